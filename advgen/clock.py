@@ -1,0 +1,39 @@
+"""The clock of a run: images seen, never epochs; and wall-clock rates for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a run stands. Everything else about its position is a function of this and the recipe.
+
+    Attributes:
+        step: steps done.
+        nimg: images seen: each step adds the phase's batch size.
+        samples: samples taken from the stream; more than nimg where a player repeats with fresh batches.
+        phase: index of the current phase.
+        phase_step: steps done in this phase.
+        held_nimg: nimg when schedules were last updated (a phase may hold them for some steps).
+    """
+
+    step: int = 0
+    nimg: int = 0
+    samples: int = 0
+    phase: int = 0
+    phase_step: int = 0
+    held_nimg: int = 0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: ``48s``, ``7m 02s``, ``3h 20m``, ``2d 05h``."""
+    whole = max(0, round(seconds))
+    minutes, s = divmod(whole, 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d {h:02d}h"
+    if hours:
+        return f"{hours}h {m:02d}m"
+    return f"{minutes}m {s:02d}s" if minutes else f"{s}s"
