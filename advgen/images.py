@@ -1,0 +1,64 @@
+"""Images between bytes, the range [-1, 1] of networks, and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advgen.files import atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 [...] in 0..255 to float32 in [-1, 1]."""
+    return images.float().mul_(2.0 / 255.0).sub_(1.0)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """float [...], nominally in [-1, 1], to uint8: values outside are clipped, the rest rounded to nearest."""
+    return images.float().add(1.0).mul(127.5).round_().clamp_(0, 255).byte()
+
+
+def box_down(images: Tensor, resolution: int) -> Tensor:
+    """Mean over square blocks, to ``resolution`` pixels a side; uint8 in, uint8 out (rounded), float alike.
+
+    Args:
+        images: [n, c, h, w] with h = w = resolution times a whole number.
+    """
+    import torch.nn.functional as F
+
+    factor = images.shape[-1] // resolution
+    if factor == 1:
+        return images
+    small = F.avg_pool2d(images.float(), factor)
+    return small.round_().byte() if not images.is_floating_point() else small
+
+
+def grid(images: Tensor, columns: int, magnify: int = 1) -> Tensor:
+    """Images side by side.
+
+    Args:
+        images: uint8 [n, c, h, w]; c is 1 or 3.
+        columns: images in a row; n must be a multiple of it.
+        magnify: each pixel becomes a square of so many.
+
+    Returns:
+        uint8 [n / columns * h, columns * w, 3].
+    """
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    if magnify > 1:
+        images = images.repeat_interleave(magnify, 2).repeat_interleave(magnify, 3)
+    n, c, h, w = images.shape
+    rows = images.reshape(n // columns, columns, c, h, w).permute(0, 3, 1, 4, 2)
+    return rows.reshape(n // columns * h, columns * w, c)
+
+
+def save_png(path: Path, image: Tensor) -> None:
+    """Write uint8 [h, w, 3] as a PNG file, atomically."""
+    from PIL import Image
+
+    with atomic(path) as temporary:
+        Image.fromarray(image.contiguous().cpu().numpy()).save(temporary, format="PNG")
