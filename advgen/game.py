@@ -1,0 +1,325 @@
+"""The protocol of a game: phases, and turns of players, as data.
+
+A player has a loss and the networks that it trains; the trainer (:mod:`advgen.trainer`) knows nothing more
+of a game than what stands here. Losses see a :class:`Context` and a :class:`Batch`, and draw all their
+randomness from ``context.noise``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from advgen.clock import Clock
+from advgen.ema import DecayRule
+from advgen.errors import UserError
+from advgen.optim import Adam
+from advgen.schedules import LearningRate
+from advgen.seeds import Noise
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What the data provides: square images of ``resolution`` pixels, ``channels``, and so many classes (0: none)."""
+
+    resolution: int
+    channels: int = 3
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A rank's slice of a global batch.
+
+    Attributes:
+        images: float32 [n, c, r, r] in [-1, 1], r being the phase's resolution.
+        labels: int64 [n] class numbers, or None for data without classes.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
+class Across(Protocol):
+    """Statistics over the global batch, of which each of ``slices`` ranks holds every ``slices``-th sample."""
+
+    slices: int
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows [n, ...] of all ranks in the order of the global batch, [n * slices, ...]; differentiable twice."""
+        ...
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This rank's rows of what :meth:`gather` returned."""
+        ...
+
+
+class OneSlice:
+    """One process holds the whole batch."""
+
+    slices = 1
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows themselves."""
+        return rows
+
+    def own(self, rows: Tensor) -> Tensor:
+        """The rows themselves."""
+        return rows
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All that a schedule may look at.
+
+    Attributes:
+        step: steps done since the run began.
+        nimg: images seen when schedules were last updated (see :attr:`Phase.hold`).
+        phase: the current phase.
+        phase_nimg: of those, how many since the phase's nominal begin.
+    """
+
+    step: int
+    nimg: int
+    phase: Phase
+    phase_nimg: int
+
+    @property
+    def fade(self) -> float:
+        """Weight in [0, 1] of what the phase fades in; 1 in a phase without fade."""
+        if not self.phase.fade:
+            return 1.0
+        return min(max(self.phase_nimg / (1000.0 * self.phase.kimg), 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a loss may use besides its batch.
+
+    Attributes:
+        networks: every network of the game by name; those that the player does not train are frozen.
+        progress: where the run stands.
+        noise: noise of this step, player and repeat, one row a sample of the batch.
+        across: statistics over the batch on all ranks.
+        detached: what earlier players of this turn left, by player and name.
+    """
+
+    networks: Mapping[str, nn.Module]
+    progress: Progress
+    noise: Noise
+    across: Across
+    detached: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a loss returns.
+
+    Attributes:
+        loss: 0-d, the mean over the rank's slice.
+        scalars: 0-d tensors to log, means over the slice as well.
+        detached: tensors without graph that later players of the turn may read.
+    """
+
+    loss: Tensor
+    scalars: Mapping[str, Tensor] = field(default_factory=dict)
+    detached: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Loss = Callable[[Context, Batch], Outcome]
+
+
+@dataclass(frozen=True)
+class Player:
+    """One optimizer with its loss.
+
+    Attributes:
+        name: as it stands in logs and checkpoints.
+        trains: names of the networks whose parameters it owns.
+        optimizer: the rule that updates them.
+        loss: computes the whole loss, penalties included; never calls backward.
+        every: acts only at steps that are a multiple of it.
+        repeat: updates in a row; each after the first takes a fresh batch.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    optimizer: Adam
+    loss: Loss
+    every: int = 1
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Players that act one after the other, or with every backward before any update ("simultaneous")."""
+
+    players: tuple[Player, ...]
+    update: Literal["alternating", "simultaneous"] = "alternating"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which the networks' form does not change.
+
+    Attributes:
+        name: for people, unique in the game.
+        kimg: its length in thousands of images.
+        resolution: pixels a side of the images it trains on.
+        batch_size: the global batch.
+        turns: what one step does, in order.
+        trains: dotted prefixes ("generator.blocks.8") of the parameters that learn; the others are frozen.
+        learning_rates: one for each player.
+        fade: whether a new part fades in over the phase's length.
+        reset_optimizers: whether the players' optimizers begin anew.
+        hold: schedules (fade, learning rates) are updated, and the phase may end, every so many steps.
+    """
+
+    name: str
+    kimg: float
+    resolution: int
+    batch_size: int
+    turns: tuple[Turn, ...]
+    trains: tuple[str, ...]
+    learning_rates: Mapping[str, LearningRate]
+    fade: bool = False
+    reset_optimizers: bool = False
+    hold: int = 1
+
+    @property
+    def players(self) -> tuple[Player, ...]:
+        """All players of all turns, in order."""
+        return tuple(player for turn in self.turns for player in turn.players)
+
+    @property
+    def batches_a_step(self) -> int:
+        """Batches that one step takes from the stream: one, and one more for each repeat after a player's first."""
+        return 1 + sum(player.repeat - 1 for player in self.players)
+
+
+@dataclass(frozen=True)
+class Average:
+    """An exponential moving average of a network's parameters.
+
+    Attributes:
+        name: the average's own name in checkpoints.
+        of: the network.
+        after: the player after whose update the average moves.
+        decay: weight of the old value, as a function of the images seen.
+    """
+
+    name: str
+    of: str
+    after: str
+    decay: DecayRule
+
+
+class Game(Protocol):
+    """Networks, their averages and the phases of their training."""
+
+    networks: Mapping[str, nn.Module]
+    averages: Sequence[Average]
+    phases: Sequence[Phase]
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A game that can draw images."""
+
+    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
+        """One image a noise row: float [n, c, r, r], nominally in [-1, 1], at the progress' resolution."""
+        ...
+
+
+class Timeline:
+    """The phases laid end to end: turns a clock into progress, and moves it on.
+
+    A phase ends at the first update of its schedules at which the images seen reach the sum of the phases'
+    lengths so far; an overshoot shortens the next phase, as with the original ProGAN's running count.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        self.phases = tuple(phases)
+        self._starts = [0]
+        for phase in self.phases:
+            self._starts.append(self._starts[-1] + round(phase.kimg * 1000))
+
+    @property
+    def total_nimg(self) -> int:
+        """Images at which the run ends."""
+        return self._starts[-1]
+
+    def start_of(self, index: int) -> int:
+        """Images at which phase ``index`` nominally begins."""
+        return self._starts[index]
+
+    def done(self, clock: Clock) -> bool:
+        """Whether the last phase has ended."""
+        return clock.phase >= len(self.phases)
+
+    def progress(self, clock: Clock) -> Progress:
+        """What schedules see at ``clock``."""
+        return Progress(
+            step=clock.step,
+            nimg=clock.held_nimg,
+            phase=self.phases[clock.phase],
+            phase_nimg=clock.held_nimg - self._starts[clock.phase],
+        )
+
+    def at_end_of(self, index: int) -> Progress:
+        """Progress at the very end of phase ``index``: its fade is complete."""
+        end = self._starts[index + 1]
+        return Progress(step=0, nimg=end, phase=self.phases[index], phase_nimg=end - self._starts[index])
+
+    def at_start_of(self, index: int) -> Progress:
+        """Progress at the very start of phase ``index``: its fade has not begun."""
+        return Progress(step=0, nimg=self._starts[index], phase=self.phases[index], phase_nimg=0)
+
+    def advance(self, clock: Clock) -> Clock:
+        """The clock after one more step."""
+        phase = self.phases[clock.phase]
+        nimg = clock.nimg + phase.batch_size
+        moved = replace(
+            clock,
+            step=clock.step + 1,
+            nimg=nimg,
+            samples=clock.samples + phase.batch_size * phase.batches_a_step,
+            phase_step=clock.phase_step + 1,
+        )
+        if moved.phase_step % phase.hold:
+            return moved
+        moved = replace(moved, held_nimg=nimg)
+        while not self.done(moved) and nimg >= self._starts[moved.phase + 1]:
+            moved = replace(moved, phase=moved.phase + 1, phase_step=0)
+        return moved
+
+
+def check_game(game: Game) -> None:
+    """Refuse a game that contradicts itself.
+
+    Raises:
+        UserError: names what does not fit.
+    """
+    names = [phase.name for phase in game.phases]
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"The game's phases must have unique names: {names}.")
+    parameters = [f"{n}.{p}" for n, network in game.networks.items() for p, _ in network.named_parameters()]
+    for phase in game.phases:
+        if phase.kimg <= 0 or phase.batch_size <= 0:
+            raise UserError(f"Phase '{phase.name}' needs a positive length and batch size.")
+        for player in phase.players:
+            if unknown := set(player.trains) - set(game.networks):
+                raise UserError(f"Player '{player.name}' trains unknown networks {sorted(unknown)}.")
+            if player.name not in phase.learning_rates:
+                raise UserError(f"Phase '{phase.name}' has no learning rate for player '{player.name}'.")
+        for prefix in phase.trains:
+            if not any(has_prefix(name, prefix) for name in parameters):
+                raise UserError(f"Phase '{phase.name}' trains '{prefix}', which matches no parameter.")
+
+
+def has_prefix(name: str, prefix: str) -> bool:
+    """Whether the dotted ``name`` is ``prefix`` or lies below it."""
+    return name == prefix or name.startswith(prefix + ".")

@@ -1,0 +1,55 @@
+"""Penalties on a critic, with gradients through gradients.
+
+The inner gradient runs in float32 with autocast off: squares of half-precision gradients underflow. Each
+penalty is a mean over the batch, 0-d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Critic = Callable[[Tensor], Tensor]
+
+
+def input_gradient(critic: Critic, images: Tensor) -> Tensor:
+    """d/dx of the sum of the critic's scores, with a graph, so that its norm can be trained on.
+
+    Args:
+        critic: images [n, ...] to scores [n].
+        images: where the gradient is taken; any graph behind them is cut.
+
+    Returns:
+        float32 [n, features].
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        x = images.detach().float().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.flatten(1)
+
+
+def r1(critic: Critic, real: Tensor) -> Tensor:
+    """E |grad D(x)|^2 at real images, without the factor gamma / 2 (Mescheder et al. 2018, eq. 9)."""
+    return input_gradient(critic, real).square().sum(dim=1).mean()
+
+
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0) -> Tensor:
+    """E (|grad D(x)| - target)^2 / target^2 between real and fake (Gulrajani et al. 2017, eq. 3).
+
+    The target other than 1, with the division, is ProGAN's form (CIFAR-10: 750). The factor lambda is not in.
+
+    Args:
+        real, fake: [n, c, h, w].
+        mixing: [n, 1, 1, 1] in [0, 1): 0 is the real image, 1 the fake.
+    """
+    mixed = real.detach().float().lerp(fake.detach().float(), mixing)
+    # vector_norm has the gradient 0 at 0, where the root of a sum of squares would give nan.
+    norms = torch.linalg.vector_norm(input_gradient(critic, mixed), dim=1)
+    return (norms - target).square().mean() / target**2
+
+
+def drift(scores: Tensor) -> Tensor:
+    """E D(x)^2, which keeps a Wasserstein critic's scores near 0 (Karras et al. 2017, appendix A.1; reals only)."""
+    return scores.float().square().mean()
