@@ -1,0 +1,171 @@
+"""The progressive GAN as a game: phases of growth, two players, one average (Karras et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advgen.errors import UserError
+from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
+from advgen.games.progan.config import NonSaturating, ProganConfig, WganGp
+from advgen.games.progan.networks import Discriminator, Generator, fade_images, resolutions
+from advgen.losses import adversarial, penalties
+from advgen.schedules import LearningRate
+from advgen.seeds import Noise
+
+
+class Progan:
+    """Generator and discriminator that grow from 4x4 to the data's resolution."""
+
+    def __init__(self, config: ProganConfig, spec: ImageSpec) -> None:
+        if spec.resolution < config.first_resolution:
+            raise UserError(
+                f"game.first_resolution is {config.first_resolution}, above the data's {spec.resolution}. Lower it."
+            )
+        self.config = config
+        self.networks: Mapping[str, nn.Module] = {
+            "generator": Generator(config, spec),
+            "discriminator": Discriminator(config, spec),
+        }
+        self.averages = [Average("generator_ema", of="generator", after="discriminator", decay=config.average)]
+        self.phases = growth(config, spec, self._players())
+
+    def _players(self) -> tuple[Player, ...]:
+        discriminator = Player(
+            "discriminator",
+            ("discriminator",),
+            self.config.optimizer,
+            self.discriminator_loss,
+            repeat=self.config.critic_repeats,
+        )
+        return discriminator, Player("generator", ("generator",), self.config.optimizer, self.generator_loss)
+
+    def _generate(self, context: Context, batch: Batch) -> Tensor:
+        progress = context.progress
+        z = context.noise.normal("latent", self.config.latents)
+        return context.networks["generator"](z, batch.labels, progress.phase.resolution, progress.fade)
+
+    def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
+        """The discriminator's whole loss: adversarial, penalty, drift, and labels where there are any."""
+        loss, fade = self.config.loss, context.progress.fade
+        network = context.networks["discriminator"]
+        with torch.no_grad():
+            fake = self._generate(context, batch)
+        real = fade_images(batch.images, fade)
+        real_scores, real_labels = network(real, fade, context.across)
+        fake_scores, fake_labels = network(fake, fade, context.across)
+
+        def critic(images: Tensor) -> Tensor:
+            return network(images, fade, context.across)[0]
+
+        scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
+        if isinstance(loss, WganGp):
+            mixing = context.noise.uniform("mixing", 1, 1, 1)
+            penalty = penalties.gradient_penalty(critic, real, fake, mixing, loss.target)
+            total = adversarial.wasserstein_critic(real_scores, fake_scores)
+            total = total + loss.weight * penalty + loss.drift * penalties.drift(real_scores)
+            scalars["penalty"] = penalty.detach()
+        else:
+            total = adversarial.logistic_discriminator(real_scores, fake_scores)
+            gamma = loss.r1_gamma_by_resolution.get(context.progress.phase.resolution, loss.r1_gamma)
+            if gamma > 0 and context.progress.step % loss.r1_every == 0:
+                r1 = penalties.r1(critic, real)
+                total = total + loss.r1_every * gamma / 2 * r1
+                scalars["r1"] = r1.detach()
+        if batch.labels is not None:
+            labelled = F.cross_entropy(real_labels.float(), batch.labels)
+            labelled = labelled + F.cross_entropy(fake_labels.float(), batch.labels)
+            total = total + self.config.label_weight * labelled
+            scalars["labels"] = labelled.detach()
+        return Outcome(total, {"loss": total.detach(), **scalars})
+
+    def generator_loss(self, context: Context, batch: Batch) -> Outcome:
+        """The generator's loss against the frozen discriminator."""
+        fake = self._generate(context, batch)
+        scores, labels = context.networks["discriminator"](fake, context.progress.fade, context.across)
+        if isinstance(self.config.loss, NonSaturating):
+            total = adversarial.logistic_generator(scores)
+        else:
+            total = adversarial.wasserstein_generator(scores)
+        if batch.labels is not None:
+            total = total + self.config.label_weight * F.cross_entropy(labels.float(), batch.labels)
+        return Outcome(total, {"loss": total.detach()})
+
+    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
+        """Images [n, c, r, r] at the progress' resolution and fade; labels, where there are any, at random."""
+        generator = networks["generator"]
+        assert isinstance(generator, Generator)
+        z = noise.normal("latent", self.config.latents)
+        labels = None
+        if generator.classes:
+            labels = (noise.uniform("label") * generator.classes).long()
+        return generator(z, labels, progress.phase.resolution, progress.fade)
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What a dry run prints besides phases and parameters."""
+        rows = resolutions(4, self.phases[-1].resolution)
+        group = self.config.minibatch_group
+        return [
+            ("channels", ", ".join(f"{r}x{r}: {self.config.channels_at(r)}" for r in rows)),
+            ("latent vector", str(self.config.latents)),
+            (
+                "minibatch stddev",
+                "one group, the whole global batch" if group is None else f"strided groups of {group}",
+            ),
+            ("loss", self.config.loss.kind),
+        ]
+
+
+def growth(config: ProganConfig, spec: ImageSpec, players: tuple[Player, ...]) -> list[Phase]:
+    """Train at the first resolution, then for each doubling a fade-in and a stabilisation.
+
+    Raises:
+        UserError: ``total_kimg`` leaves no room for the last phase.
+    """
+    phases: list[tuple[str, int, bool, float]] = []
+    for r in resolutions(config.first_resolution, spec.resolution):
+        if r > config.first_resolution:
+            phases.append((f"fade {r}x{r}", r, True, config.fade_kimg_by_resolution.get(r, config.fade_kimg)))
+        length = config.stabilize_kimg_by_resolution.get(r, config.stabilize_kimg)
+        phases.append((f"train {r}x{r}", r, False, length))
+    total = sum(length for *_, length in phases)
+    if config.total_kimg is not None:
+        name, r, fade, length = phases[-1]
+        length += config.total_kimg - total
+        if length <= 0:
+            raise UserError(
+                f"game.total_kimg: {config.total_kimg:g} is too short: {spec.resolution}x{spec.resolution} is reached "
+                f"after {total - phases[-1][3]:g} kimg. Raise it, or shorten stabilize_kimg and fade_kimg."
+            )
+        phases[-1] = (name, r, fade, length)
+        total = config.total_kimg
+    return [_phase(config, players, total, *phase) for phase in phases if phase[3] > 0]
+
+
+def _phase(
+    config: ProganConfig, players: tuple[Player, ...], total: float, name: str, r: int, fade: bool, kimg: float
+) -> Phase:
+    base = config.learning_rate_by_resolution.get(r, config.learning_rate)
+    factors = {"discriminator": 1.0, "generator": config.generator_learning_rate_factor}
+    rates = {
+        player: LearningRate(base * factor, config.rampup_kimg, config.rampdown_kimg, total)
+        for player, factor in factors.items()
+    }
+    used = [f"generator.blocks.{s}" for s in resolutions(4, r)] + [f"discriminator.blocks.{s}" for s in resolutions(4, r)]
+    for s in (r // 2, r) if fade else (r,):
+        used += [f"generator.to_rgb.{s}", f"discriminator.from_rgb.{s}"]
+    return Phase(
+        name=name,
+        kimg=kimg,
+        resolution=r,
+        batch_size=config.batch_size_by_resolution.get(r, config.batch_size),
+        turns=(Turn(players),),
+        trains=tuple(used),
+        learning_rates=rates,
+        fade=fade,
+        reset_optimizers=config.reset_optimizers,
+        hold=config.hold_steps,
+    )
