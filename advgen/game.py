@@ -313,6 +313,8 @@ def check_game(game: Game) -> None:
         for player in phase.players:
             if unknown := set(player.trains) - set(game.networks):
                 raise UserError(f"Player '{player.name}' trains unknown networks {sorted(unknown)}.")
+            if player.every > 1 and player.repeat > 1:
+                raise UserError(f"Player '{player.name}' cannot both repeat and act at some steps only.")
             if player.name not in phase.learning_rates:
                 raise UserError(f"Phase '{phase.name}' has no learning rate for player '{player.name}'.")
         for prefix in phase.trains:

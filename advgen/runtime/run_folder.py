@@ -1,0 +1,103 @@
+"""The folder ``runs/<name>``: what a run leaves behind, and how the next stage finds it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from subprocess import DEVNULL, CalledProcessError, run
+from typing import Any
+
+from advgen.errors import UserError
+from advgen.files import write_json, write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names inside a run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        """Commit, versions, machine."""
+        return self.path / "run.json"
+
+    @property
+    def log(self) -> Path:
+        """Every scalar."""
+        return self.path / "log.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """One record a metric value."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """Sample grids."""
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints by images seen."""
+        return self.path / "checkpoints"
+
+    def require(self) -> RunFolder:
+        """Itself, if it is a run folder.
+
+        Raises:
+            UserError: it is not.
+        """
+        if not self.config.is_file():
+            raise UserError(
+                f"{self.path}: is not a run folder (it has no config.yaml). "
+                "Name the folder that `advgen train` wrote, such as runs/<name>."
+            )
+        return self
+
+    def prepare(self, config: str, provenance: dict[str, Any]) -> None:
+        """Make the folder, or accept one that this recipe's run made before.
+
+        Raises:
+            UserError: the folder holds something that no run wrote.
+        """
+        if self.path.exists() and not self.config.is_file() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(
+                f"{self.path}: is there already, and is not a run folder. Give the recipe another name, or remove it."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, config)
+        write_json(self.provenance, provenance)
+
+
+def provenance(manifest_digest: str, device: str, world_size: int, threads: int) -> dict[str, Any]:
+    """What else a figure depends on: commit, versions, machine."""
+    packages = ("advgen", "torch", "accelerate", "torchvision", "numpy", "webdataset")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "manifest": manifest_digest,
+        "device": device,
+        "world_size": world_size,
+        "threads": threads,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package runs from, with a mark if the tree differs; None outside git."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        described = run(command, capture_output=True, text=True, check=True, stdin=DEVNULL)
+    except (OSError, CalledProcessError):
+        return None
+    return described.stdout.strip() or None
