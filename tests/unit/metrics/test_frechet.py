@@ -1,0 +1,99 @@
+"""The Frechet distance against scipy's matrix root and against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from advgen.metrics.frechet import frechet_distance, trace_of_root
+from advgen.metrics.statistics import FeatureStatistics
+
+
+def _sample(n: int, d: int, seed: int, shift: float = 0.0) -> FeatureStatistics:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    statistics = FeatureStatistics(d)
+    statistics.add(torch.randn(n, d, generator=generator, dtype=torch.float64) @ mixing + shift)
+    return statistics
+
+
+def _with_moments(mean: torch.Tensor, covariance: torch.Tensor) -> FeatureStatistics:
+    """Statistics that have exactly these moments, of 11 vectors."""
+    tensors = {"count": torch.tensor([11]), "mean": mean.double(), "scatter": covariance.double() * 10}
+    return FeatureStatistics.from_tensors(tensors)
+
+
+def _by_scipy(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """Heusel et al. 2017, eq. 6, to the letter."""
+    difference = (a.mean - b.mean).numpy()
+    covariance_a, covariance_b = a.covariance.numpy(), b.covariance.numpy()
+    root = np.real(np.asarray(scipy.linalg.sqrtm(covariance_a @ covariance_b)))
+    return float(difference @ difference + np.trace(covariance_a + covariance_b - 2 * root))
+
+
+def test_full_rank_equals_scipys_matrix_root():
+    a, b = _sample(500, 40, 0), _sample(300, 40, 1, shift=0.7)
+    assert frechet_distance(a, b) == pytest.approx(_by_scipy(a, b), rel=1e-9)
+
+
+def test_fewer_vectors_than_dimensions_equals_scipys_matrix_root():
+    a, b = _sample(30, 60, 0), _sample(25, 60, 1)
+    # scipy's root of a singular product is itself exact only to about the root of the rounding unit.
+    assert frechet_distance(a, b) == pytest.approx(_by_scipy(a, b), rel=1e-5)
+
+
+def test_diagonal_gaussians_have_a_closed_form():
+    generator = torch.Generator().manual_seed(0)
+    mean_a, mean_b, deviation_a, deviation_b = torch.rand(4, 50, generator=generator, dtype=torch.float64)
+    a, b = _with_moments(mean_a, (deviation_a**2).diag()), _with_moments(mean_b, (deviation_b**2).diag())
+    expected = ((mean_a - mean_b) ** 2 + (deviation_a - deviation_b) ** 2).sum()
+    assert frechet_distance(a, b) == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_singular_gaussians_on_other_axes_have_a_closed_form():
+    """Two needles of variances 4 and 9 at an angle: only their overlap counts, tr((ab)^½) = 2 * 3 * |cos|."""
+    angle = 0.3
+    first = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    second = torch.tensor([math.cos(angle), math.sin(angle), 0.0], dtype=torch.float64)
+    a, b = 4 * torch.outer(first, first), 9 * torch.outer(second, second)
+    assert trace_of_root(a, b).item() == pytest.approx(6 * math.cos(angle), rel=1e-12)
+    # Orthogonal needles and a point: the root vanishes, and rounding noise (1e-16) must not grow to its root (1e-8).
+    other = 9 * torch.diag(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    assert trace_of_root(a, other).item() == 0.0
+    assert trace_of_root(torch.zeros(3, 3, dtype=torch.float64), b).item() == 0.0
+
+
+@pytest.mark.parametrize("n", [200, 30])
+def test_it_is_zero_for_equal_statistics(n: int):
+    a = _sample(n, 60, 0, shift=100.0)
+    assert frechet_distance(a, a) == pytest.approx(0.0, abs=1e-7 * a.covariance.trace().item())
+
+
+@pytest.mark.parametrize(("n", "m"), [(200, 300), (30, 300), (30, 20)])
+def test_it_is_symmetric(n: int, m: int):
+    a, b = _sample(n, 60, 0), _sample(m, 60, 1)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-7)
+
+
+def test_a_shift_of_the_mean_adds_its_square():
+    a = _sample(200, 20, 0)
+    b = _with_moments(a.mean + 3.0, a.covariance)
+    assert frechet_distance(a, b) == pytest.approx(20 * 9.0, rel=1e-9)
+
+
+def test_rotating_both_changes_nothing():
+    a, b = _sample(200, 20, 0), _sample(300, 20, 1, shift=0.5)
+    rotation = torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(5), dtype=torch.float64))[0]
+    turned = [_with_moments(rotation @ s.mean, rotation @ s.covariance @ rotation.T) for s in (a, b)]
+    assert frechet_distance(*turned) == pytest.approx(frechet_distance(a, b), rel=1e-9)
+
+
+def test_misuse_is_named():
+    with pytest.raises(ValueError, match="no distance"):
+        frechet_distance(_sample(9, 3, 0), _sample(9, 4, 0))
+    with pytest.raises(ValueError, match="at least two"):
+        frechet_distance(_sample(9, 3, 0), _sample(1, 3, 0))
