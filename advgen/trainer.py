@@ -25,6 +25,7 @@ from advgen.runtime.checkpoint import (
     Checkpoint,
     latest_checkpoint,
     prune_checkpoints,
+    read_about,
     read_checkpoint,
     write_checkpoint,
 )
@@ -99,7 +100,6 @@ class Trainer:
         self._optimizers: Mapping[str, Tensor] = {}
         self._logs: dict[str, JsonLines] = {}
         self._busy = _Stopwatch()
-        self._saved_at = -1
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Trainer:
             Whether the end was reached.
 
         Raises:
-            UserError: the folder's checkpoint belongs to another recipe or to other data, or training diverged.
+            UserError: the folder's checkpoint is damaged, or training diverged.
         """
         self._open(watch)
         try:
@@ -130,7 +130,6 @@ class Trainer:
         found = latest_checkpoint(self.folder.checkpoints)
         if found is not None:
             checkpoint = read_checkpoint(found)
-            _check_same_run(checkpoint.about, self.setting.about, found)
             self._restore(checkpoint)
             watch.resumed(found)
             self.world.wait()
@@ -339,11 +338,19 @@ def restore_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Te
         network.load_state_dict(own)
 
 
-def _check_same_run(stored: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
-    """Refuse to go on with another method or other data."""
-    differing = sorted(key for key in {*stored, *given} if stored.get(key) != given.get(key))
+def check_same_run(folder: RunFolder, about: Mapping[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of another method or other data.
+
+    Raises:
+        UserError: names every setting that differs, then and now.
+    """
+    path = latest_checkpoint(folder.checkpoints)
+    if path is None:
+        return
+    stored = read_about(path)
+    differing = sorted(key for key in {*stored, *about} if stored.get(key) != about.get(key))
     if differing:
-        rows = [f"  {key}: {stored.get(key)!r} then, {given.get(key)!r} now" for key in differing]
+        rows = [f"  {key}: {stored.get(key)!r} then, {about.get(key)!r} now" for key in differing]
         raise UserError(
             f"{path}: this checkpoint was made by another recipe:\n" + "\n".join(rows) + "\n"
             "Set these back, or give the recipe another name to begin a new run."

@@ -1,0 +1,1 @@
+"""The stages as programs: read the recipe, call advgen, return an exit code."""

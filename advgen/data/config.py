@@ -53,7 +53,7 @@ class EarthTiles:
             raise ValueError(f"resolution of Earth tiles must be 4 to 128 pixels, not {self.resolution}")
 
 
-Images = Annotated[FolderImages | EarthTiles, pydantic.Field(discriminator="kind")]
+Images = Annotated[FolderImages | EarthTiles | None, pydantic.Field(discriminator="kind")]
 
 
 @configuration
@@ -62,7 +62,7 @@ class DataSet:
 
     shards: str
     """The folder of shards: `advgen shard` writes it, training reads it."""
-    images: Images | None = None
+    images: Images = None
     """What the shards are made from. Without it the shards must be there."""
 
     def __post_init__(self) -> None:

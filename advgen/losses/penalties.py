@@ -35,7 +35,9 @@ def r1(critic: Critic, real: Tensor) -> Tensor:
     return input_gradient(critic, real).square().sum(dim=1).mean()
 
 
-def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0) -> Tensor:
+def gradient_penalty(
+    critic: Critic, real: Tensor, fake: Tensor, mixing: Tensor, target: float = 1.0, scale: float = 1.0
+) -> Tensor:
     """E (|grad D(x)| - target)^2 / target^2 between real and fake (Gulrajani et al. 2017, eq. 3).
 
     The target other than 1, with the division, is ProGAN's form (CIFAR-10: 750). The factor lambda is not in.
@@ -43,10 +45,13 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mixing: Tensor,
     Args:
         real, fake: [n, c, h, w].
         mixing: [n, 1, 1, 1] in [0, 1): 0 is the real image, 1 the fake.
+        target: the norm that is asked for.
+        scale: factor on the norms. A gradient with respect to an image enlarged k times by repeating pixels
+            has 1 / k of the norm, each pixel's share being split over k^2.
     """
     mixed = real.detach().float().lerp(fake.detach().float(), mixing)
     # vector_norm has the gradient 0 at 0, where the root of a sum of squares would give nan.
-    norms = torch.linalg.vector_norm(input_gradient(critic, mixed), dim=1)
+    norms = scale * torch.linalg.vector_norm(input_gradient(critic, mixed), dim=1)
     return (norms - target).square().mean() / target**2
 
 

@@ -34,7 +34,7 @@ _VARIABLES = {
     **{RAW: "raw", BAD: "bad", FLOOR: "floor", PAPER: "paper"},
     **{colour: f"series-{index}" for index, colour in enumerate(SERIES)},
 }
-_STYLE = {
+_STYLE: Any = {
     **{"svg.fonttype": "none", "path.simplify": True, "hatch.linewidth": 1.0, "font.size": 11.0},
     **{"text.parse_math": False, "axes.unicode_minus": True, "font.family": ["sans-serif"]},
 }
@@ -67,15 +67,20 @@ def value_chart(run: Run, name: str, curve: Curve, colour: int = 0, width: float
     figure, axes = _chart(run, width, height)
     points = thinned(np.array(curve.points(), dtype=np.float64).reshape(-1, 4), round(width))
     x, mean, low, high = points[:, 0] / 1000, points[:, 1], points[:, 2], points[:, 3]
-    smooth = running_mean(mean)
+    bottom, top = _robust_range(low, high)
+    smooth = running_mean(np.clip(mean, bottom, top))  # one spike out of the chart must not pull it along
     shade = SERIES[colour % len(SERIES)]
     if np.any(low < high):
         axes.fill_between(x, low, high, color=shade, alpha=0.22, linewidth=0)
     elif len(x) > 30:
         axes.plot(x, mean, color=shade, alpha=0.35, linewidth=0.8)
     axes.plot(x, smooth, color=shade, linewidth=1.7, marker="o" if len(x) <= 30 else None, markersize=3)
-    if len(x):
-        _robust_limits(axes, low, high)
+    margin = 0.06 * (top - bottom) or max(abs(top) * 0.05, 1e-3)
+    axes.set_ylim(bottom - margin, top + margin)
+    beyond = [number(far) for far in (high.max(initial=top), low.min(initial=bottom)) if not bottom <= far <= top]
+    if beyond:
+        corner: dict[str, Any] = {"ha": "right", "va": "bottom", "color": MUTED, "fontsize": 10}
+        axes.text(0.995, 0.03, f"spikes reach {' and '.join(beyond)}", transform=axes.transAxes, **corner)
     if curve.bad:
         at = np.unique(np.linspace(0, len(curve.bad) - 1, min(len(curve.bad), 60)).round().astype(int))
         where = np.array(curve.bad)[at] / 1000
@@ -142,7 +147,7 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "not finite"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e7):
-        return f"{value:.3g}"
+        return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
     digits = 0 if abs(value) >= 1000 else max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
     return f"{value:,.{min(digits, 4)}f}".replace("-", "\N{MINUS SIGN}")
 
@@ -197,25 +202,16 @@ def _phases(axes: Axes, spans: list[Span], pixels_per_kimg: float) -> None:
             axes.text((start + end) / 2, 1.02, str(label), transform=across, **style)
 
 
-def _robust_limits(axes: Axes, low: np.ndarray, high: np.ndarray) -> None:
-    """Let rare spikes leave the chart rather than flatten all else; say how far they went."""
+def _robust_range(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    """What a chart should reach over: all values, but for rare spikes so far off that they would flatten the rest."""
+    if not len(low):
+        return 0.0, 1.0
     bottom, top = float(np.quantile(low, 0.005)), float(np.quantile(high, 0.995))
     least, greatest = float(low.min()), float(high.max())
     far = top - bottom
-    beyond = []
-    if greatest > top + far > bottom:
-        beyond.append(number(greatest))
-    else:
-        top = greatest
-    if least < bottom - far < top:
-        beyond.append(number(least))
-    else:
-        bottom = least
-    margin = 0.06 * (top - bottom) or max(abs(top) * 0.05, 1e-3)
-    axes.set_ylim(bottom - margin, top + margin)
-    if beyond:
-        style: dict[str, Any] = {"ha": "right", "va": "bottom", "color": MUTED, "fontsize": 10}
-        axes.text(0.995, 0.03, f"spikes reach {' and '.join(beyond)}", transform=axes.transAxes, **style)
+    if not far:
+        return least, greatest
+    return (bottom if least < bottom - far else least), (top if greatest > top + far else greatest)
 
 
 def _logarithmic(axes: Axes, values: list[float]) -> None:

@@ -173,7 +173,7 @@ def _charts(run: Run) -> dict[str, Any]:
         colour = players.index(player) if player in players else len(players)
         charts = [(value, value_chart(run, name, curve, colour, SMALL, 150)) for value, name, curve in members]
         small.append((player, charts))
-    rate = value_chart(run, "images per second", run.rate, 2, WIDE, 180) if run.rate.points() else ""
+    rate = value_chart(run, "images per second", run.rate, 2, WIDE, 180) if run.rate.count or run.rate.bad_count else ""
     return {"losses": losses, "others": small, "rate": rate}
 
 

@@ -122,6 +122,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def read_about(path: Path) -> Mapping[str, Any]:
+    """What the run of a checkpoint was."""
+    return json.loads((path / STATE).read_text())["about"]
+
+
 def phase_ended(path: Path) -> int | None:
     """Index of the phase that ended at a checkpoint (-1: the beginning), None within a phase."""
     return json.loads((path / STATE).read_text())["ended"]

@@ -63,19 +63,24 @@ class RunFolder:
             )
         return self
 
-    def prepare(self, config: str, provenance: dict[str, Any]) -> None:
-        """Make the folder, or accept one that this recipe's run made before.
+    def claim(self, config: str) -> None:
+        """Make the folder with its recipe, or accept one that a run made before; nothing in it is changed.
 
         Raises:
             UserError: the folder holds something that no run wrote.
         """
-        if self.path.exists() and not self.config.is_file() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.config.is_file():
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(
                 f"{self.path}: is there already, and is not a run folder. Give the recipe another name, or remove it."
             )
-        self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config)
-        write_json(self.provenance, provenance)
+
+    def describe(self, config: str, about: dict[str, Any]) -> None:
+        """Write the resolved recipe and the provenance of the session that begins."""
+        write_text(self.config, config)
+        write_json(self.provenance, about)
 
 
 def provenance(manifest_digest: str, device: str, world_size: int, threads: int) -> dict[str, Any]:

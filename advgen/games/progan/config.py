@@ -23,6 +23,9 @@ class WganGp:
     """Gradient norm that is asked for (CIFAR-10: 750); the penalty is divided by its square."""
     drift: float = 0.001
     """Weight of the mean squared score of real images."""
+    norm_at: Literal["output", "current"] = "output"
+    """Where gradient norms are taken: with respect to the image enlarged to the output's resolution, as the original
+    code does while it grows (the norm is then smaller by current / output), or at the current resolution."""
 
 
 @configuration
@@ -57,6 +60,9 @@ class ProganConfig:
     """Most channels of any layer."""
     channels: dict[int, int] = field(default_factory=dict)
     """Channels at some resolutions, instead of the rule's."""
+    fused_downsampling: bool = False
+    """The discriminator's mean over 2x2 pixels before bias and rectifier, in one strided convolution: a third less
+    work. The paper has it after them; the authors' TensorFlow code fuses it by default."""
     minibatch_group: int | None = None
     """Samples in a group of the minibatch standard deviation; null for the whole global batch."""
     loss: Annotated[WganGp | NonSaturating, Discriminator("kind")] = WganGp()

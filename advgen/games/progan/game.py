@@ -25,7 +25,7 @@ class Progan:
             raise UserError(
                 f"game.first_resolution is {config.first_resolution}, above the data's {spec.resolution}. Lower it."
             )
-        self.config = config
+        self.config, self.resolution = config, spec.resolution
         self.networks: Mapping[str, nn.Module] = {
             "generator": Generator(config, spec),
             "discriminator": Discriminator(config, spec),
@@ -64,7 +64,8 @@ class Progan:
         scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
         if isinstance(loss, WganGp):
             mixing = context.noise.uniform("mixing", 1, 1, 1)
-            penalty = penalties.gradient_penalty(critic, real, fake, mixing, loss.target)
+            scale = real.shape[-1] / self.resolution if loss.norm_at == "output" else 1.0
+            penalty = penalties.gradient_penalty(critic, real, fake, mixing, loss.target, scale)
             total = adversarial.wasserstein_critic(real_scores, fake_scores)
             total = total + loss.weight * penalty + loss.drift * penalties.drift(real_scores)
             scalars["penalty"] = penalty.detach()

@@ -100,14 +100,16 @@ class Generator(nn.Module):
 class DiscriminatorBlock(nn.Module):
     """Halves the resolution."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, fused: bool) -> None:
         super().__init__()
         self.conv0 = EqualizedConv2d(inputs, inputs, 3)
-        self.conv1 = EqualizedConv2d(inputs, outputs, 3, resample="down")
+        self.conv1 = EqualizedConv2d(inputs, outputs, 3, resample="down" if fused else None)
+        self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, r, r] to [n, outputs, r / 2, r / 2]."""
-        return leaky(self.conv1(leaky(self.conv0(x))))
+        x = leaky(self.conv1(leaky(self.conv0(x))))
+        return x if self.fused else F.avg_pool2d(x, 2)
 
 
 class DiscriminatorEnd(nn.Module):
@@ -133,7 +135,10 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = {r: config.channels_at(r) for r in resolutions(4, spec.resolution)}
         self.from_rgb = nn.ModuleDict({str(r): EqualizedConv2d(spec.channels, widths[r], 1) for r in widths})
-        self.blocks = nn.ModuleDict({str(r): DiscriminatorBlock(widths[r], widths[r // 2]) for r in widths if r > 4})
+        fused = config.fused_downsampling
+        self.blocks = nn.ModuleDict(
+            {str(r): DiscriminatorBlock(widths[r], widths[r // 2], fused) for r in widths if r > 4}
+        )
         self.blocks["4"] = DiscriminatorEnd(
             widths[4], config.channels_at(2), 1 + spec.classes, config.minibatch_group
         )

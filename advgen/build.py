@@ -1,0 +1,139 @@
+"""Assembly: the only place that knows both games and runtime."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from advgen.config import Recipe, method_of
+from advgen.data.stream import ImageStream
+from advgen.errors import UserError
+from advgen.evaluation import Evaluator, RealImages
+from advgen.game import Game, ImageSpec, Samples, Timeline, check_game
+from advgen.images import to_bytes
+from advgen.metrics import MetricFiles
+from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint
+from advgen.runtime.run_folder import RunFolder, provenance
+from advgen.runtime.tracking import NoMirror, open_mirror
+from advgen.runtime.world import World
+from advgen.seeds import Noise, key_of
+from advgen.strict_config import dump_yaml, plain
+from advgen.trainer import Setting, Trainer, check_same_run, restore_networks, sampling_networks
+
+# A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
+GAMES = {
+    "gan": ("advgen.games.gan.game", "Gan"),
+    "progan": ("advgen.games.progan.game", "Progan"),
+}
+
+
+def build_game(recipe: Recipe) -> Game:
+    """The recipe's game with its networks initialised from the recipe's seed; torch's own generator is left alone.
+
+    Raises:
+        UserError: the settings contradict one another.
+    """
+    module, name = GAMES[recipe.game.kind]
+    spec = ImageSpec(recipe.data.resolution, recipe.data.channels, recipe.data.classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_of(recipe.seed, "initialisation") >> 1)
+        game = cast(Game, getattr(importlib.import_module(module), name)(recipe.game, spec))
+    check_game(game)
+    return game
+
+
+def open_stream(recipe: Recipe, shards: str, mirror: bool) -> ImageStream:
+    """A folder of shards as the recipe reads it.
+
+    Raises:
+        UserError: no shards there, or others than the recipe says.
+    """
+    data = recipe.data
+    folder = Path(shards)
+    if not folder.exists():
+        raise UserError(
+            f"{folder}: no shards there. Make them with `advgen shard`, or run all stages with `advgen run RECIPE`."
+        )
+    stream = ImageStream(
+        folder,
+        seed=recipe.seed,
+        resolution=data.resolution,
+        channels=data.channels,
+        block_shards=data.shuffle_block_shards,
+        mirror=mirror,
+        cache_bytes=data.cache_mib << 20,
+    )
+    classes = len(stream.manifest.classes)
+    if data.classes and classes != data.classes:
+        raise UserError(f"{folder}: has {classes} classes, the recipe says data.classes: {data.classes}. Correct it.")
+    return stream
+
+
+def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
+    """Everything that training needs; the run folder is made.
+
+    Raises:
+        UserError: missing shards, a folder that is no run's, a batch that the ranks do not divide.
+    """
+    stream = open_stream(recipe, recipe.data.train.shards, recipe.data.mirror)
+    game = build_game(recipe)
+    world = World(recipe.training)
+    folder = RunFolder(recipe.folder)
+    about = {**method_of(recipe), "data.manifest": stream.manifest.digest}
+    check_same_run(folder, about)
+    if world.main:
+        folder.claim(dump_yaml(recipe))
+        folder.describe(
+            dump_yaml(recipe),
+            provenance(stream.manifest.digest, str(world.device), world.size, torch.get_num_threads()),
+        )
+    world.wait()
+    mirror = open_mirror(recipe.tracking, folder.path, recipe.name, plain(recipe)) if world.main else NoMirror()
+    setting = Setting(recipe.training, recipe.seed, recipe.data.read_threads, about)
+    return Trainer(game, stream, world, folder, mirror, setting), world
+
+
+def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
+    """The evaluator of a run.
+
+    Raises:
+        UserError: missing shards.
+    """
+    held_out = recipe.data.held_out
+    reals = RealImages(
+        train=open_stream(recipe, recipe.data.train.shards, mirror=False),
+        held_out=None if held_out is None else open_stream(recipe, held_out.shards, mirror=False),
+    )
+    weights = recipe.evaluation.inception_weights
+    files = MetricFiles(inception_weights=None if weights is None else Path(weights))
+    device = "cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu"
+    if recipe.training.threads is not None:
+        torch.set_num_threads(recipe.training.threads)
+    return Evaluator(build_game(recipe), reals, folder, recipe.evaluation, files, torch.device(device))
+
+
+
+
+def draw_samples(recipe: Recipe, folder: RunFolder, count: int, seed: int) -> torch.Tensor:
+    """Images of a run's newest checkpoint, uint8 [count, c, r, r].
+
+    Raises:
+        UserError: no checkpoint, or a game that draws none.
+    """
+    path = latest_checkpoint(folder.checkpoints)
+    game = build_game(recipe)
+    if path is None or not isinstance(game, Samples):
+        raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
+    checkpoint = read_checkpoint(path)
+    averages = {average.name: copy.deepcopy(game.networks[average.of]) for average in game.averages}
+    restore_networks({**game.networks, **averages}, checkpoint.networks)
+    timeline = Timeline(game.phases)
+    done = timeline.done(checkpoint.clock)
+    progress = timeline.at_end_of(len(game.phases) - 1) if done else timeline.progress(checkpoint.clock)
+    with torch.no_grad():
+        noise = Noise(seed, ("draw",), torch.arange(count))
+        return to_bytes(game.sample(sampling_networks(game, game.networks, averages), progress, noise))

@@ -1,0 +1,112 @@
+"""The recipe: one experiment, from images to figures. Importing it does not import torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Discriminator
+
+from advgen.data.config import DataConfig
+from advgen.games.gan.config import GanConfig
+from advgen.games.progan.config import ProganConfig
+from advgen.metrics.config import EvaluationConfig
+from advgen.runtime.config import TrackingConfig, TrainingConfig
+from advgen.strict_config import YamlText, configuration, parse, plain, read_yaml
+
+# What may change between a run and its resumption: length, reporting and hardware. The data are compared by
+# their manifest and not by where they lie.
+_FREE = (
+    "name",
+    "runs",
+    "game.total_kimg",
+    "data.train",
+    "data.held_out",
+    "data.shard_samples",
+    "data.on_bad_image",
+    "data.cache_mib",
+    "data.read_threads",
+    "training",
+    "evaluation",
+    "tracking",
+)
+_BINDING = ("training.precision",)
+
+
+@configuration
+class Recipe:
+    """One experiment."""
+
+    name: str
+    """Name of the run and of its folder."""
+    game: Annotated[GanConfig | ProganConfig, Discriminator("kind")]
+    """The method."""
+    data: DataConfig
+    """The images."""
+    seed: int = 0
+    """Of initialisation, order and noise."""
+    training: TrainingConfig = TrainingConfig()
+    """Hardware, logging, checkpoints."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured."""
+    tracking: TrackingConfig = TrackingConfig()
+    """W&B."""
+    runs: str = "runs"
+    """Folder in which run folders lie."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError("name must begin with a letter or digit and hold only letters, digits, '.', '_' and '-'")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError("seed must lie in [0, 2**63)")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.runs) / self.name
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with flags such as ``--training.threads 2`` on top.
+
+    Raises:
+        UserError: every mistake in the file, with its line.
+        SystemExit: a wrong flag (code 2), or ``--help`` (code 0).
+    """
+    recipe = parse(Recipe, read_yaml(path), str(path))
+    if not overrides:
+        return recipe
+    import tyro
+
+    changed = tyro.cli(
+        Recipe,
+        prog=f"advgen ... {path}",
+        default=recipe,
+        args=list(overrides),
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    return parse(Recipe, YamlText(plain(changed), {}), "flags")
+
+
+def method_of(recipe: Recipe) -> dict[str, Any]:
+    """What a run is bound to, as dotted names; two recipes that agree here continue each other's runs."""
+    flat = flatten(plain(recipe))
+    return {
+        name: value
+        for name, value in flat.items()
+        if name in _BINDING or not any(name == free or name.startswith(free + ".") for free in _FREE)
+    }
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, name + "."))
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,84 @@
+"""The plain GAN as a game: one phase, two players, one average (Goodfellow et al. 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from advgen.errors import UserError
+from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
+from advgen.games.gan import networks
+from advgen.games.gan.config import GanConfig
+from advgen.losses import adversarial, penalties
+from advgen.schedules import LearningRate
+from advgen.seeds import Noise
+
+
+class Gan:
+    """Generator and discriminator at the data's resolution."""
+
+    def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
+        if spec.classes:
+            raise UserError("game.kind: gan takes images without classes. Set data.classes to 0.")
+        self.config = config
+        resnet = config.architecture == "resnet"
+        generator = networks.ResnetGenerator if resnet else networks.MlpGenerator
+        discriminator = networks.ResnetDiscriminator if resnet else networks.MlpDiscriminator
+        self.networks: Mapping[str, nn.Module] = {
+            "generator": generator(config, spec),
+            "discriminator": discriminator(config, spec),
+        }
+        self.averages = [Average("generator_ema", of="generator", after="generator", decay=config.average)]
+        players = (
+            Player(
+                "discriminator",
+                ("discriminator",),
+                config.optimizer,
+                self.discriminator_loss,
+                repeat=config.critic_repeats,
+            ),
+            Player("generator", ("generator",), config.optimizer, self.generator_loss),
+        )
+        self.phases = [
+            Phase(
+                name=f"train {spec.resolution}x{spec.resolution}",
+                kimg=config.total_kimg,
+                resolution=spec.resolution,
+                batch_size=config.batch_size,
+                turns=(Turn(players),),
+                trains=("generator", "discriminator"),
+                learning_rates={player.name: LearningRate(config.learning_rate) for player in players},
+            )
+        ]
+
+    def _generate(self, context: Context) -> Tensor:
+        return context.networks["generator"](context.noise.normal("latent", self.config.latent_size))
+
+    def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
+        """Logistic loss, with R1 at its steps."""
+        network = context.networks["discriminator"]
+        with torch.no_grad():
+            fake = self._generate(context)
+        real_scores, fake_scores = network(batch.images), network(fake)
+        total = adversarial.logistic_discriminator(real_scores, fake_scores)
+        scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
+        if self.config.r1_gamma > 0 and context.progress.step % self.config.r1_every == 0:
+            r1 = penalties.r1(network, batch.images)
+            total = total + self.config.r1_every * self.config.r1_gamma / 2 * r1
+            scalars["r1"] = r1.detach()
+        return Outcome(total, {"loss": total.detach(), **scalars})
+
+    def generator_loss(self, context: Context, batch: Batch) -> Outcome:
+        """Non-saturating loss against the frozen discriminator."""
+        total = adversarial.logistic_generator(context.networks["discriminator"](self._generate(context)))
+        return Outcome(total, {"loss": total.detach()})
+
+    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
+        """Images [n, c, r, r] in [-1, 1]."""
+        return networks["generator"](noise.normal("latent", self.config.latent_size))
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What a dry run prints besides phases and parameters."""
+        return [("architecture", self.config.architecture), ("latent vector", str(self.config.latent_size))]

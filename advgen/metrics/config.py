@@ -1,0 +1,37 @@
+"""Settings of the evaluation stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from advgen.strict_config import configuration
+
+
+@configuration
+class EvaluationConfig:
+    """What is measured, and by which protocol."""
+
+    metrics: tuple[str, ...] = ("fd_lite0",)
+    """Names of metrics: fd_lite0, fid."""
+    samples: int = 10_000
+    """Generated images that a figure is computed from."""
+    reference_samples: int | None = None
+    """Training images on the other side; null for all."""
+    held_out_samples: int | None = None
+    """Held-out images for the real-versus-real floor; null for as many as samples, or all there are."""
+    weights: Literal["average", "raw"] = "average"
+    """Whether moving averages stand in for the networks they follow."""
+    seed: int = 0
+    """Of the generated images and of the choice of real ones; the same for every run that is to be compared."""
+    batch_size: int = 100
+    """Images at a time."""
+    inception_weights: str | None = None
+    """File with the weights of FID's Inception network, for the metric fid."""
+    cache: str = ".cache/metrics"
+    """Folder where statistics of real images are kept."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.batch_size < 1:
+            raise ValueError("samples must be at least 2 and batch_size at least 1")
+        if not self.metrics:
+            raise ValueError("metrics must name at least one metric")

@@ -1,0 +1,61 @@
+"""``advgen evaluate RUN``: metrics of a run's checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advgen.config import Recipe
+from advgen.metrics import METRICS, metric
+from advgen.runtime.run_folder import RunFolder
+from advgen.strict_config import parse, read_yaml
+from pipelines.terminal import console
+
+if TYPE_CHECKING:
+    from advgen.evaluation import Record
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate a run."""
+    known = "; ".join(f"{spec.name}: {spec.describe}" for spec in METRICS.values())
+    parser = argparse.ArgumentParser(
+        prog="advgen evaluate",
+        description="Take metrics of a run's checkpoints (phase ends and the newest), with the real-versus-real floor. "
+        f"Figures that are there by the same protocol are not taken again. Metrics: {known}.",
+    )
+    parser.add_argument("run", type=Path, help="run folder, such as runs/NAME")
+    parser.add_argument("--metrics", help="names, separated by commas; the recipe's by default")
+    parser.add_argument("--samples", type=int, help="generated images; the recipe's number by default")
+    parser.add_argument("--latest", action="store_true", help="the newest checkpoint only")
+    parser.add_argument("--inception-weights", help="file with the weights of FID's Inception network, for fid")
+    given = parser.parse_args(argv)
+    folder = RunFolder(given.run).require()
+    recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
+    changes: dict[str, object] = {}
+    if given.metrics:
+        changes["metrics"] = tuple(metric(name.strip()).name for name in given.metrics.split(","))
+    if given.samples:
+        changes["samples"] = given.samples
+    if given.inception_weights:
+        changes["inception_weights"] = given.inception_weights
+    recipe = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, **changes))
+    evaluate(recipe, folder, only_latest=given.latest)
+    return 0
+
+
+def evaluate(recipe: Recipe, folder: RunFolder, only_latest: bool = False) -> list[Record]:
+    """Take the recipe's metrics and tell each figure."""
+    for name in recipe.evaluation.metrics:
+        metric(name)
+    from advgen.build import build_evaluator
+
+    def told(record: Record, before: bool) -> None:
+        known = " (known)" if before else ""
+        console.print(
+            f"{record['name']} {record['moment']:<10} {record['phase']:<14} {record['nimg'] / 1000:8.1f} kimg "
+            f"{record['value']:10.2f}{known}"
+        )
+
+    return build_evaluator(recipe, folder).run(told, only_latest)

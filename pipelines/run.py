@@ -1,0 +1,135 @@
+"""``advgen run RECIPE``: every stage of a recipe on this machine, skipping what is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from advgen.clock import duration
+from advgen.config import Recipe, method_of
+from advgen.data.config import DataSet, EarthTiles
+from advgen.data.shards import Manifest, write_shards
+from advgen.data.sources import open_source
+from advgen.files import sha256
+from advgen.runtime.run_folder import RunFolder
+from advgen.stages import StageLog
+from advgen.strict_config import dump_yaml, plain
+from pipelines.evaluate import evaluate
+from pipelines.terminal import console, counting
+from pipelines.train import describe, recipe_from, train
+
+DESCRIPTION = """Run every stage of a recipe: images, shards, training, evaluation, report.
+A stage whose inputs are unchanged and whose outputs are there is skipped; after an interruption the same command
+goes on. Every key of the recipe is a flag; `advgen run RECIPE --help` lists them."""
+
+
+class Stopped(Exception):
+    """A stage was asked to stop."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def main(argv: list[str]) -> int:
+    """Run a recipe."""
+    recipe, dry_run = recipe_from(argv, "run", DESCRIPTION)
+    if dry_run:
+        return describe(recipe)
+    began = time.monotonic()
+    folder = RunFolder(recipe.folder)
+    folder.claim(dump_yaml(recipe))
+    stages = StageLog(folder.path / "stages")
+    try:
+        digests = [_data(recipe, stages, name) for name in ("train", "held_out")]
+        _stage(
+            stages,
+            "train",
+            {"method": method_of(recipe), "game": plain(recipe.game), "data": digests},
+            lambda: _train(recipe, folder),
+        )
+        trained = {path.name: sha256(path / "complete.json") for path in _checkpoints(folder)}
+        _stage(
+            stages,
+            "evaluate",
+            {"checkpoints": trained, "evaluation": plain(recipe.evaluation), "data": digests},
+            lambda: _evaluate(recipe, folder),
+        )
+        _stage(
+            stages,
+            "report",
+            {"log": sha256(folder.log), "metrics": sha256(folder.metrics), "config": sha256(folder.config)},
+            lambda: _report(folder),
+        )
+    except Stopped as stopped:
+        return stopped.code
+    console.print(f"done in {duration(time.monotonic() - began)}")
+    console.print(f"report: {(folder.path / 'report.html').resolve()}")
+    return 0
+
+
+def _stage(stages: StageLog, name: str, inputs: object, action) -> None:  # type: ignore[no-untyped-def]
+    console.rule(f"[bold]{name}", align="left")
+    began = time.monotonic()
+    ran = stages.run(name, inputs, action)
+    console.print(f"{name}: {duration(time.monotonic() - began)}" if ran else f"{name}: done before, skipped")
+
+
+def _data(recipe: Recipe, stages: StageLog, name: str) -> str | None:
+    """Tiles and shards of one set; returns the manifest's digest."""
+    data_set: DataSet | None = getattr(recipe.data, name)
+    if data_set is None:
+        return None
+    shards, images = Path(data_set.shards), data_set.images
+    if images is not None:
+        if isinstance(images, EarthTiles):
+            _stage(stages, f"images-{name}", plain(images), lambda: _images(images))
+        inputs = {"images": plain(images), "data": [recipe.data.resolution, recipe.data.channels]}
+        inputs |= {"shard_samples": recipe.data.shard_samples, "on_bad": recipe.data.on_bad_image}
+        _stage(stages, f"shards-{name}", inputs, lambda: _shards(recipe, data_set))
+    return Manifest.load(shards).digest
+
+
+def _images(images: EarthTiles) -> Iterable[Path]:
+    with counting("tiles") as progress:
+        open_source(images, progress)
+    return [Path(images.path) / "tiles.json"]
+
+
+def _shards(recipe: Recipe, data_set: DataSet) -> Iterable[Path]:
+    assert data_set.images is not None
+    with counting("images") as progress:
+        source = open_source(data_set.images, progress)
+        write_shards(
+            source,
+            Path(data_set.shards),
+            resolution=recipe.data.resolution,
+            channels=recipe.data.channels,
+            shard_samples=recipe.data.shard_samples,
+            on_bad=recipe.data.on_bad_image,
+            progress=progress,
+        )
+    return sorted(path for path in Path(data_set.shards).iterdir() if path.is_file())
+
+
+def _checkpoints(folder: RunFolder) -> list[Path]:
+    return sorted(path.parent for path in folder.checkpoints.glob("*/complete.json"))
+
+
+def _train(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:
+    code = train(recipe)
+    if code:
+        raise Stopped(code)
+    return [path / "complete.json" for path in _checkpoints(folder)]
+
+
+def _evaluate(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:
+    evaluate(recipe, folder)
+    return [folder.metrics]
+
+
+def _report(folder: RunFolder) -> Iterable[Path]:
+    from advgen.report import write_report
+
+    return [write_report(folder.path)]

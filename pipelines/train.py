@@ -1,0 +1,98 @@
+"""``advgen train RECIPE``: train, or go on from the newest checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from pathlib import Path
+
+from advgen.config import Recipe, load_recipe
+from pipelines.terminal import TrainingBar, console
+
+DESCRIPTION = """Train a recipe's game; if its run folder has a checkpoint, go on from there.
+Works alone, under `accelerate launch -m pipelines train RECIPE` and under `torchrun -m pipelines train RECIPE`.
+Every key of the recipe is a flag, such as --training.threads 2; `advgen train RECIPE --help` lists them."""
+
+
+def main(argv: list[str]) -> int:
+    """Train a recipe."""
+    recipe, dry_run = recipe_from(argv, "train", DESCRIPTION)
+    return describe(recipe) if dry_run else train(recipe)
+
+
+def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, bool]:
+    """The recipe that the arguments name, with overrides, and whether ``--dry-run`` stands there."""
+    parser = argparse.ArgumentParser(
+        prog=f"advgen {stage}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", type=Path, nargs="?", help="YAML file, see pipelines/recipes")
+    parser.add_argument("--dry-run", action="store_true", help="print phases, players and parameter counts, and stop")
+    parser.add_argument("-h", "--help", action="store_true", help="this text; with a recipe, also its keys and values")
+    given, overrides = parser.parse_known_args(argv)
+    if given.help or given.recipe is None:
+        parser.print_help()
+        if given.recipe is None:
+            raise SystemExit(0 if given.help else 2)
+        overrides = ["--help"]
+    return load_recipe(given.recipe, overrides), given.dry_run
+
+
+def train(recipe: Recipe) -> int:
+    """Train; 0 at the end, 128 + signal where a wish to stop was granted."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from advgen.build import build_trainer
+    from advgen.runtime.preemption import StopRequest
+
+    with StopRequest() as stop:
+        trainer, world = build_trainer(recipe)
+        with contextlib.closing(trainer.mirror), contextlib.closing(world), TrainingBar(quiet=not world.main) as bar:
+            finished = trainer.run(bar, stop)
+        if world.main:
+            nimg = trainer.clock.nimg
+            told = "done" if finished else "stopped; the same command goes on from here"
+            console.print(f"{recipe.folder}: {told}, {nimg / 1000:.1f} kimg")
+        return 0 if finished else stop.exit_code
+
+
+def describe(recipe: Recipe) -> int:
+    """Print what would be trained."""
+    import torch
+    from rich.table import Table
+
+    from advgen.build import build_game
+    from advgen.strict_config import dump_yaml
+
+    with torch.device("cpu"):
+        game = build_game(recipe)
+    console.print(dump_yaml(recipe))
+    table = Table("phase", "kimg", "from kimg", "resolution", "global batch", "learning rate", "optimizer reset")
+    start = 0.0
+    for phase in game.phases:
+        rates = sorted({rate.base for rate in phase.learning_rates.values()})
+        table.add_row(
+            phase.name,
+            f"{phase.kimg:g}",
+            f"{start:g}",
+            str(phase.resolution),
+            str(phase.batch_size),
+            ", ".join(f"{rate:g}" for rate in rates),
+            "yes" if phase.reset_optimizers else "no",
+        )
+        start += phase.kimg
+    console.print(table)
+    console.print(f"total: {start:g} kimg")
+    for player in game.phases[-1].players:
+        repeats = f", {player.repeat} updates a step" if player.repeat > 1 else ""
+        console.print(f"player {player.name}: trains {', '.join(player.trains)}{repeats}")
+    for name, network in game.networks.items():
+        count = sum(parameter.numel() for parameter in network.parameters())
+        console.print(f"network {name}: {count:,} parameters ({count / 1e6:.1f}M)")
+    for name, text in getattr(game, "describe", list)():
+        console.print(f"{name}: {text}")
+    return 0

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from advgen.data.config import DataConfig, DataSet, EarthTiles, FolderImages
+from advgen.errors import UserError
+from advgen.strict_config import dump_yaml, parse, read_yaml
+
+TRAIN = DataSet(shards="s")
+
+
+@pytest.mark.parametrize("resolution", [0, 2, 24, -8])
+def test_resolution_is_a_power_of_two(resolution: int) -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        DataConfig(resolution=resolution, train=TRAIN)
+
+
+def test_values_that_contradict_one_another_are_refused() -> None:
+    earth = DataSet(shards="s", images=EarthTiles(path="t", split="train", resolution=32))
+    with pytest.raises(ValueError, match="enlarged"):
+        DataConfig(resolution=64, train=earth)
+    with pytest.raises(ValueError, match="no labels"):
+        DataConfig(resolution=32, classes=3, train=earth)
+    with pytest.raises(ValueError, match="labels to 'folders'"):
+        DataConfig(resolution=32, classes=3, train=DataSet(shards="s", images=FolderImages(path="p")))
+    with pytest.raises(ValueError, match="same folder"):
+        DataConfig(resolution=32, train=TRAIN, held_out=TRAIN)
+    with pytest.raises(ValueError, match="at least 2"):
+        DataConfig(resolution=32, classes=1, train=TRAIN)
+
+
+def test_yaml_there_and_back_with_both_kinds_of_images(tmp_path: Path) -> None:
+    config = DataConfig(
+        resolution=32,
+        train=DataSet(shards="a", images=EarthTiles(path="t", split="train")),
+        held_out=DataSet(shards="b", images=FolderImages(path="x.zip")),
+    )
+    (tmp_path / "r.yaml").write_text(dump_yaml(config))
+    assert parse(DataConfig, read_yaml(tmp_path / "r.yaml"), "r.yaml") == config
+
+
+def test_a_typing_error_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("resolution: 32\ntrain:\n  shards: s\n  images: {kind: folder, pth: x}\n")
+    with pytest.raises(UserError) as caught:
+        parse(DataConfig, read_yaml(path), "r.yaml")
+    assert "train.images.pth: unknown key; did you mean 'path'?" in str(caught.value)
