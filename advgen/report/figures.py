@@ -27,11 +27,11 @@ P = ParamSpec("P")
 
 # Colours that stand for CSS variables: matplotlib must be given some colour, and light or dark is the reader's choice.
 INK, MUTED, LINE, BAND, HATCH = "#010203", "#010204", "#010205", "#010206", "#010207"
-RAW, BAD, FLOOR, PAPER = "#010208", "#010209", "#01020a", "#01020b"
+BAD, FLOOR = "#010208", "#010209"
 SERIES = ("#010210", "#010211", "#010212", "#010213")
 _VARIABLES = {
     **{INK: "ink", MUTED: "muted", LINE: "line", BAND: "band", HATCH: "hatch"},
-    **{RAW: "raw", BAD: "bad", FLOOR: "floor", PAPER: "paper"},
+    **{BAD: "bad", FLOOR: "floor"},
     **{colour: f"series-{index}" for index, colour in enumerate(SERIES)},
 }
 _STYLE: Any = {
