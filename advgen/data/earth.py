@@ -34,7 +34,7 @@ MIX = {"coast": 0.70, "land": 0.22, "sea": 0.08}
 HEIGHTS_DEGREES = (8.0, 18.0)
 MAX_LATITUDE = 70.0
 GAMMA = 0.7  # the picture is dark
-FLAT = 6.0  # tiles whose standard deviation (of 0..255) is below show nothing
+FLAT = 6.0  # tiles whose standard deviation (of 0..255, mean of the channels) is below show nothing
 _MOSTLY = 0.02  # up to so much of the other kind, a tile still counts as land or sea
 _SEED = 1972
 _RECORD = "tiles.json"
@@ -70,7 +70,7 @@ class Earth:
     """The picture and its mask, both north up and from 180 degrees west.
 
     Attributes:
-        picture: RGB, any size with the sides 2 : 1.
+        picture: RGB, sides 2 : 1, a whole number of pixels a degree (so that stripes end at whole pixels).
         land: bool [h, w], True on land (lakes are water), any size with the sides 2 : 1.
     """
 
@@ -109,11 +109,6 @@ def cut_tiles(earth: Earth, split: Split, tiles: int, resolution: int) -> Iterat
     the projection. Of the first ``n`` tiles about 70 % show coast, 22 % land, 8 % sea.
     """
     scale = earth.picture.width / 360
-    parts: list[Image.Image] = []
-    for west, east in runs(split):
-        box = (round((west + 180) * scale), 0, round((east + 180) * scale), earth.picture.height)
-        # A part of its own for each run: resize(box=...) of the whole picture would reach past the box.
-        parts.append(earth.picture.crop(box))
     sums = np.zeros((earth.land.shape[0] + 1, earth.land.shape[1] + 1), np.int64)
     sums[1:, 1:] = earth.land.cumsum(0, np.int64).cumsum(1)
     made = dict.fromkeys(MIX, 0)
@@ -122,11 +117,11 @@ def cut_tiles(earth: Earth, split: Split, tiles: int, resolution: int) -> Iterat
         kind = _kind(_land_share(sums, crop))
         if made[kind] > MIX[kind] * done:
             continue  # this kind is ahead of its share
-        run, part = next((r, p) for r, p in zip(runs(split), parts, strict=True) if r[0] <= crop.west < r[1])
-        left, top = (crop.west - run[0]) * scale, (90 - crop.north) * scale
-        box = (left, top, min(left + crop.width * scale, part.width), top + crop.height * scale)
-        tile = part.resize((resolution, resolution), Image.Resampling.LANCZOS, box)
-        if np.asarray(tile).std() < FLAT:
+        # Cut at whole pixels before resizing: resize(box=...) would reach past the box, and past the meridian.
+        box = (crop.west + 180, 90 - crop.north, crop.west + 180 + crop.width, 90 - crop.north + crop.height)
+        left, top, right, bottom = (round(degrees * scale) for degrees in box)
+        tile = earth.picture.crop((left, top, right, bottom)).resize((resolution, resolution), Image.Resampling.LANCZOS)
+        if np.asarray(tile).std((0, 1)).mean() < FLAT:
             continue
         yield crop, tile
         made[kind] += 1
@@ -158,7 +153,8 @@ def prepare_earth(config: EarthTiles, progress: Callable[[int, int], None] | Non
         _check(folder, record, config.tiles)
         return folder
     earth = load_earth()
-    with new_folder(folder) as temporary:
+    # Not synced: writing shards decodes every tile, so one lost with the power is noticed there.
+    with new_folder(folder, sync=False) as temporary:
         digits = len(str(config.tiles - 1))
         for number, (_, tile) in enumerate(cut_tiles(earth, config.split, config.tiles, config.resolution)):
             tile.save(temporary / f"{number:0{digits}d}.png")

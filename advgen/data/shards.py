@@ -23,7 +23,6 @@ from advgen.files import sha256, write_json
 from advgen.strict_config import configuration, plain
 
 VERSION = 1
-_BLOCK = tarfile.BLOCKSIZE
 
 
 @configuration
@@ -113,8 +112,7 @@ class Manifest:
             manifest = pydantic.TypeAdapter(cls).validate_json(json.dumps(values))
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(f"{path}: {place}: {first['msg']}. Run `advgen shard` again.") from None
+            raise UserError(f"{path}: {first['loc']}: {first['msg']}. Run `advgen shard` again.") from None
         if manifest.digest != digest or manifest.samples != sum(shard.samples for shard in manifest.shards):
             raise UserError(f"{path}: was edited: its own digest does not fit. Run `advgen shard` again.")
         return manifest
@@ -140,7 +138,7 @@ class Entry(NamedTuple):
 
 def index_name(shard: str) -> str:
     """``shard-000000.tar`` to ``shard-000000.idx``."""
-    return Path(shard).with_suffix(".idx").name
+    return shard.removesuffix(".tar") + ".idx"
 
 
 def read_index(folder: Path, shard: Shard) -> list[Entry]:
@@ -248,10 +246,8 @@ def verify_shards(folder: Path, progress: Callable[[int, int], None] | None = No
         if not path.is_file():
             raise UserError(f"{path}: is missing. Copy the folder again, or run `advgen shard` again.")
         if path.stat().st_size != shard.bytes:
-            raise UserError(
-                f"{path}: has {path.stat().st_size:,} bytes, the manifest says {shard.bytes:,}. "
-                "Copy it again, or run `advgen shard` again."
-            )
+            sizes = f"{path.stat().st_size:,} bytes, the manifest says {shard.bytes:,}"
+            raise UserError(f"{path}: has {sizes}. Copy it again, or run `advgen shard` again.")
         if sha256(path) != shard.sha256:
             raise UserError(f"{path}: its content changed (SHA-256 differs). Copy it or run `advgen shard` again.")
         entries = read_index(folder, shard)
@@ -291,7 +287,7 @@ class _Writer:
         header.size = len(data)
         self._write(header.tobuf(tarfile.USTAR_FORMAT))
         offset = self._offset
-        self._write(data + bytes(-len(data) % _BLOCK))
+        self._write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset
 
     def _write(self, data: bytes) -> None:
@@ -302,7 +298,7 @@ class _Writer:
     def close(self) -> None:
         if self._file is None:
             return
-        self._write(bytes(2 * _BLOCK))  # the tar's end
+        self._write(bytes(2 * tarfile.BLOCKSIZE))  # the tar's end
         self._file.close()
         self._file = None
         index = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in self._entries).encode()

@@ -179,11 +179,12 @@ def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 @contextmanager
-def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(out: Path, *, replace: bool = False, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary folder beside ``out`` (flat: files only); on success it is synced and becomes ``out``.
 
     Args:
         out: new or empty; with ``replace`` it may hold files of the same names, which are replaced one by one.
+        sync: wait until every file is on the disk; slow for thousands of files that can be made again.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     start, host = f".{out.name}.", socket.gethostname()
@@ -195,9 +196,10 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for path in temporary.iterdir():
-            sync_file(path)
-        sync_folder(temporary)
+        if sync:
+            for path in temporary.iterdir():
+                sync_file(path)
+            sync_folder(temporary)
         if replace and out.is_dir() and any(out.iterdir()):
             for path in temporary.iterdir():
                 os.replace(path, out / path.name)
