@@ -30,7 +30,7 @@ from advgen.runtime.checkpoint import (
     write_checkpoint,
 )
 from advgen.runtime.config import TrainingConfig
-from advgen.runtime.engine import Engine, build_engines, collect_state, freeze, release_engines
+from advgen.runtime.engine import Engine, build_engines, collect_state, freeze, load_state, release_engines
 from advgen.runtime.preemption import StopRequest
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.tracking import JsonLines, Mirror
@@ -150,8 +150,7 @@ class Trainer:
         else:
             self._log({"kind": "phase", "event": "start"})
         if self.clock.phase_step > 0 or not phase.reset_optimizers:
-            for engine in engines.values():
-                engine.load_state(self._optimizers)
+            load_state(engines.values(), self._optimizers)
         with self.stream.prefetch(self._requests(index), threads=self.setting.read_threads) as batches:
             while self.clock.phase == index:
                 self._busy.start()
@@ -165,7 +164,7 @@ class Trainer:
                 if asked and self.clock.phase == index:
                     return False
         self._optimizers = collect_state(engines.values())
-        del engines, engine  # pyright: ignore[reportPossiblyUnbound]
+        del engines
         release_engines(self.world)
         self._log({"kind": "phase", "event": "end"}, phase)
         self._draw(self.timeline.at_end_of(index), "end")

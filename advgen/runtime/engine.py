@@ -102,6 +102,12 @@ def collect_state(engines: Iterable[Engine]) -> dict[str, Tensor]:
     return state
 
 
+def load_state(engines: Iterable[Engine], state: Mapping[str, Tensor]) -> None:
+    """Give each engine its part of what :func:`collect_state` gave."""
+    for engine in engines:
+        engine.load_state(state)
+
+
 def freeze(networks: Iterable[nn.Module]) -> None:
     """Stop gradients at every parameter of the networks."""
     for network in networks:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import netrc
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from advgen.files import write_text
 from advgen.runtime.config import TrackingConfig
 
 
@@ -71,7 +73,7 @@ class Wandb:
         mode = "online" if config.wandb == "auto" and _has_key() else "offline"
         identity = folder / "wandb-id"
         if not identity.exists():
-            identity.write_text(wandb.util.generate_id())
+            write_text(identity, secrets.token_hex(6) + "\n")
         self._run = wandb.init(
             project=config.project,
             name=name,
