@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from advgen.precision import at_least_float32
+
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -22,10 +24,10 @@ def input_gradient(critic: Critic, images: Tensor) -> Tensor:
         images: where the gradient is taken; any graph behind them is cut.
 
     Returns:
-        float32 [n, features].
+        float32 at least, [n, features].
     """
     with torch.autocast(images.device.type, enabled=False):
-        x = images.detach().float().requires_grad_(True)
+        x = at_least_float32(images.detach()).requires_grad_(True)
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
 
@@ -49,7 +51,8 @@ def gradient_penalty(
         scale: factor on the norms. A gradient with respect to an image enlarged k times by repeating pixels
             has 1 / k of the norm, each pixel's share being split over k^2.
     """
-    mixed = real.detach().float().lerp(fake.detach().float(), mixing)
+    wide = at_least_float32(real.detach())
+    mixed = wide.lerp(fake.detach().to(wide.dtype), mixing.to(wide.dtype))
     # vector_norm has the gradient 0 at 0, where the root of a sum of squares would give nan.
     norms = scale * torch.linalg.vector_norm(input_gradient(critic, mixed), dim=1)
     return (norms - target).square().mean() / target**2
@@ -57,4 +60,4 @@ def gradient_penalty(
 
 def drift(scores: Tensor) -> Tensor:
     """E D(x)^2, which keeps a Wasserstein critic's scores near 0 (Karras et al. 2017, appendix A.1; reals only)."""
-    return scores.float().square().mean()
+    return at_least_float32(scores).square().mean()

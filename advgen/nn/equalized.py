@@ -64,7 +64,9 @@ class EqualizedConv2d(nn.Module):
         """[n, inputs, h, w] to [n, outputs, h', w'] with h' = h, 2 h or h / 2."""
         weight = self.weight * self.scale
         if self.resample == "up":
-            return F.conv_transpose2d(x, _four_shifts(weight).transpose(0, 1), self.bias, stride=2, padding=1)
+            # A transposed convolution lays the kernel out mirrored.
+            kernel = _four_shifts(weight).flip(2, 3).transpose(0, 1)
+            return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
         if self.resample == "down":
             return F.conv2d(x, _four_shifts(weight) * 0.25, self.bias, stride=2, padding=1)
         return F.conv2d(x, weight, self.bias, padding=self.padding)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from advgen.errors import UserError
 from advgen.game import Across
+from advgen.precision import at_least_float32
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -46,7 +47,7 @@ class MinibatchStddev(nn.Module):
         groups = total // group
         whole = groups % across.slices == 0
         rows = x if whole else across.gather(x)
-        stddev = _group_stddev(rows.float(), group)
+        stddev = _group_stddev(at_least_float32(rows), group)
         column = stddev.repeat(group).to(x.dtype)
         if not whole:
             column = across.own(column)
@@ -54,7 +55,7 @@ class MinibatchStddev(nn.Module):
 
 
 def _group_stddev(x: Tensor, group: int) -> Tensor:
-    """float32 [group * m, c, h, w] to [m]."""
+    """[group * m, c, h, w] to [m]."""
     y = x.reshape(group, -1, *x.shape[1:])
     variance = (y - y.mean(dim=0, keepdim=True)).square().mean(dim=0)
     return torch.sqrt(variance + 1e-8).mean(dim=(1, 2, 3))

@@ -13,6 +13,7 @@ from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Play
 from advgen.games.progan.config import NonSaturating, ProganConfig, WganGp
 from advgen.games.progan.networks import Discriminator, Generator, fade_images, resolutions
 from advgen.losses import adversarial, penalties
+from advgen.precision import at_least_float32
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
 
@@ -77,8 +78,8 @@ class Progan:
                 total = total + loss.r1_every * gamma / 2 * r1
                 scalars["r1"] = r1.detach()
         if batch.labels is not None:
-            labelled = F.cross_entropy(real_labels.float(), batch.labels)
-            labelled = labelled + F.cross_entropy(fake_labels.float(), batch.labels)
+            labelled = F.cross_entropy(at_least_float32(real_labels), batch.labels)
+            labelled = labelled + F.cross_entropy(at_least_float32(fake_labels), batch.labels)
             total = total + self.config.label_weight * labelled
             scalars["labels"] = labelled.detach()
         return Outcome(total, {"loss": total.detach(), **scalars})
@@ -92,7 +93,7 @@ class Progan:
         else:
             total = adversarial.wasserstein_generator(scores)
         if batch.labels is not None:
-            total = total + self.config.label_weight * F.cross_entropy(labels.float(), batch.labels)
+            total = total + self.config.label_weight * F.cross_entropy(at_least_float32(labels), batch.labels)
         return Outcome(total, {"loss": total.detach()})
 
     def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
