@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -65,21 +66,24 @@ class Noise:
         seed: the run's seed.
         scope: words that tell this use from others (player, repeat ...).
         positions: int64 [n], the samples' global positions in the stream.
+        dtype: of the values; they are rounded to float32 first, so every dtype sees the same noise. None: float32.
     """
 
     seed: int
     scope: tuple[str | int, ...]
     positions: Tensor
+    dtype: torch.dtype | None = None
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
-        """float32 [n, *shape] in [0, 1)."""
+        """[n, *shape] in [0, 1), in steps of 2**-24."""
         import torch
 
         words = philox(key_of(self.seed, *self.scope, purpose), self.positions, math.prod(shape))
-        return (words >> 8).to(torch.float32).mul_(2.0**-24).reshape(-1, *shape)
+        values = (words >> 8).to(torch.float32).mul_(2.0**-24).reshape(-1, *shape)
+        return values if self.dtype is None else values.to(self.dtype)
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
-        """float32 [n, *shape] from N(0, 1), by the Box-Muller transform.
+        """[n, *shape] from N(0, 1), by the Box-Muller transform.
 
         Computed in float64 and rounded, so that differences between the logarithms and cosines of CPU and
         GPU, or of vectorised and scalar code, stay below float32's resolution.
@@ -92,7 +96,8 @@ class Noise:
         radius = torch.sqrt(-2.0 * torch.log((words[:, :pairs] + 1.0) * 2.0**-32))
         angle = words[:, pairs:] * (2.0 * math.pi * 2.0**-32)
         both = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=1)
-        return both[:, :draws].to(torch.float32).reshape(-1, *shape)
+        values = both[:, :draws].to(torch.float32).reshape(-1, *shape)
+        return values if self.dtype is None else values.to(self.dtype)
 
 
 def permutation(key: int, n: int):

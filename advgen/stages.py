@@ -24,7 +24,7 @@ class StageLog:
             return record["inputs"] == digest(inputs) and all(
                 sha256(Path(path)) == content for path, content in record["outputs"].items()
             )
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def record(self, stage: str, inputs: Any, outputs: Iterable[Path]) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
 import types
 import typing
@@ -98,9 +99,9 @@ def _scalar(text: str, plain: bool) -> Any:
         return None
     if text in ("true", "false"):
         return text == "true"
-    if re.fullmatch(r"[-+]?[0-9][0-9_]*", text):
+    if re.fullmatch(r"[-+]?[0-9]+(_[0-9]+)*", text):
         return int(text)
-    if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
+    if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text) and math.isfinite(float(text)):
         return float(text)
     return text
 
@@ -198,7 +199,15 @@ def dump_yaml(config: Any) -> str:
     """The configuration as YAML text that :func:`read_yaml` and :func:`parse` read back to an equal object."""
     import yaml
 
-    return yaml.safe_dump(plain(config), sort_keys=False, width=120)
+    class Dumper(yaml.SafeDumper):
+        """Quotes what :func:`_scalar` would take for something else; PyYAML leaves ``1e-3`` and ``08`` bare."""
+
+    def text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = None if _scalar(text, plain=True) == text else "'"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, text_node)
+    return yaml.dump(plain(config), Dumper=Dumper, sort_keys=False, width=120)
 
 
 def digest(config: Any) -> str:

@@ -92,9 +92,10 @@ class Trainer:
         self.timeline = Timeline(game.phases)
         self.clock = Clock()
         self.networks: Mapping[str, nn.Module] = game.networks
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        self.dtype = torch.float64 if self.config.precision == "float64" else torch.float32
+        self._layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         for network in self.networks.values():
-            network.to(world.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+            network.to(world.device, self.dtype, memory_format=self._layout)  # pyright: ignore[reportCallIssue]
         self.averages = {average.name: copy.deepcopy(self.networks[average.of]).eval() for average in game.averages}
         freeze(self.averages.values())
         self._optimizers: Mapping[str, Tensor] = {}
@@ -182,7 +183,7 @@ class Trainer:
             clock = self.timeline.advance(clock)
 
     def _step(self, engines: Mapping[str, Engine], batches: Iterator[Samples]) -> dict[str, Tensor]:
-        """One step: every turn of the phase, in order."""
+        """One step: every turn of the phase, in order. Returns scalars if the step is to be logged."""
         progress = self.timeline.progress(self.clock)
         phase, start = progress.phase, self.clock.samples
         batch = self._batch(next(batches))
@@ -198,11 +199,13 @@ class Trainer:
                         start += phase.batch_size
                         batch = self._batch(next(batches))
                     positions = self.world.positions(start, phase.batch_size).to(self.world.device)
-                    noise = Noise(self.setting.seed, ("train", player.name, repeat), positions)
+                    noise = Noise(self.setting.seed, ("train", player.name, repeat), positions, self.dtype)
                     context = Context(self.networks, progress, noise, self.world, detached)
                     outcome = engines[player.name].backward(context, batch)
                     detached[player.name] = outcome.detached
-                    scalars.update({f"{player.name}/{key}": value for key, value in outcome.scalars.items()})
+                    if self._logs_next():
+                        scalars.update({f"{player.name}/{key}": value for key, value in outcome.scalars.items()})
+                        scalars[f"{player.name}/gradient_norm"] = engines[player.name].gradient_norm()
                     if turn.update == "alternating":
                         self._update(engines[player.name], progress)
                     elif player.name not in waiting:
@@ -210,6 +213,10 @@ class Trainer:
             for name in waiting:
                 self._update(engines[name], progress)
         return scalars
+
+    def _logs_next(self) -> bool:
+        """Whether the step that is being done will be logged."""
+        return self.clock.step % self.config.log_every_steps == 0
 
     def _update(self, engine: Engine, progress: Progress) -> None:
         phase = progress.phase
@@ -222,8 +229,7 @@ class Trainer:
     def _batch(self, samples: Samples) -> Batch:
         device = self.world.device
         images = to_signed(torch.from_numpy(samples.images).to(device, non_blocking=True))
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = images.to(self.dtype).contiguous(memory_format=self._layout)
         labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(device, non_blocking=True)
         return Batch(images, labels)
 
@@ -232,7 +238,7 @@ class Trainer:
     def _report(self, scalars: Mapping[str, Tensor], before: Clock, watch: Watch) -> None:
         """Log the step that led from ``before`` to now."""
         progress = self.timeline.progress(before)
-        if self.clock.step % self.config.log_every_steps == 0:
+        if scalars:
             values = self.world.mean(scalars)
             for name, rate in progress.phase.learning_rates.items():
                 values[f"{name}/learning_rate"] = rate.at(progress.nimg)
@@ -306,7 +312,8 @@ class Trainer:
         if not self.world.main or not isinstance(self.game, SamplesGame):
             return
         columns, count = self.config.sample_columns, self.config.sample_columns * self.config.sample_rows
-        noise = Noise(self.setting.seed, ("samples",), torch.arange(count, device=self.world.device))
+        positions = torch.arange(count, device=self.world.device)
+        noise = Noise(self.setting.seed, ("samples",), positions, self.dtype)
         with torch.no_grad():
             images = self.game.sample(sampling_networks(self.game, self.networks, self.averages), progress, noise)
         path = self.folder.samples / f"{self.clock.nimg:012d}{'-start' if event == 'start' else ''}.png"

@@ -123,13 +123,29 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def read_about(path: Path) -> Mapping[str, Any]:
-    """What the run of a checkpoint was."""
-    return json.loads((path / STATE).read_text())["about"]
+    """What the run of a checkpoint was.
+
+    Raises:
+        UserError: its state cannot be read.
+    """
+    return _state(path)["about"]
 
 
 def phase_ended(path: Path) -> int | None:
-    """Index of the phase that ended at a checkpoint (-1: the beginning), None within a phase."""
-    return json.loads((path / STATE).read_text())["ended"]
+    """Index of the phase that ended at a checkpoint (-1: the beginning), None within a phase.
+
+    Raises:
+        UserError: its state cannot be read.
+    """
+    return _state(path)["ended"]
+
+
+def _state(path: Path) -> Mapping[str, Any]:
+    try:
+        state = json.loads((path / STATE).read_text())
+        return {"about": state["about"], "ended": state["ended"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path / STATE}: is damaged ({error}). {_WAY_OUT}") from None
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

@@ -11,8 +11,9 @@ from advgen.strict_config import configuration
 class TrainingConfig:
     """How a game is trained: hardware, logging and checkpoints, nothing that belongs to the method."""
 
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the networks under autocast with float32 parameters; penalties stay in float32."""
+    precision: Literal["float32", "bf16", "float64"] = "float32"
+    """bf16 runs the networks under autocast with float32 parameters; penalties stay in float32. float64 is for
+    comparisons: two runs that differ by more than rounding do so plainly."""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU where there is one."""
     threads: int | None = None

@@ -65,6 +65,11 @@ class Engine:
         freeze_parameters(self.parameters.values())
         return Outcome(loss.detach(), scalars, detached)
 
+    def gradient_norm(self) -> Tensor:
+        """2-norm of all gradients of the last backward, 0-d."""
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        return nn.utils.get_total_norm(gradients)
+
     def update(self, learning_rate: float) -> None:
         """One step of the optimizer on the gradients at hand."""
         for group in self._optimizer.param_groups:

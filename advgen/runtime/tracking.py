@@ -32,8 +32,8 @@ class JsonLines:
         return self._file.tell()
 
     def cut(self, length: int) -> None:
-        """Forget what comes after ``length`` bytes."""
-        self._file.truncate(length)
+        """Forget what comes after ``length`` bytes; a file that is shorter (removed by hand, say) stays as it is."""
+        self._file.truncate(min(length, self.sync()))
         self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:

@@ -1,0 +1,96 @@
+"""Small real runs through the command line, for tests that compare them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_images(folder: Path, count: int = 96, resolution: int = 16) -> None:
+    """Smooth random pictures, the same every time."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(7)
+    for index in range(count):
+        small = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        small.resize((resolution, resolution), Image.Resampling.BICUBIC).save(folder / f"{index:04d}.png")
+
+
+def write_recipe(path: Path, **changes: Any) -> Path:
+    """A growing GAN from 4 to 16 pixels as a recipe; ``changes`` are dotted keys with double underscores."""
+    recipe: dict[str, Any] = {
+        "name": "run",
+        "seed": 3,
+        "data": {"resolution": 16, "train": {"shards": "shards"}},
+        "game": {
+            "kind": "progan",
+            "latent_size": 8,
+            "channels": {4: 8, 8: 8, 16: 4},
+            "minibatch_group": 4,
+            "learning_rate": 0.001,
+            "rampup_kimg": 0,
+            "batch_size": 16,
+            "stabilize_kimg": 0.064,
+            "fade_kimg": 0.064,
+            "hold_steps": 1,
+        },
+        "training": {"threads": 1, "device": "cpu", "log_every_steps": 1},
+        "tracking": {"wandb": "disabled"},
+    }
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        place = recipe
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    path.write_text(json.dumps(recipe, indent=1))  # JSON is YAML
+    return path
+
+
+def make_shards(folder: Path) -> None:
+    """``shards`` in ``folder``, by the command line."""
+    write_images(folder / "images")
+    advgen(folder, "shard", "images", "shards", "--resolution", "16", "--shard-samples", "40")
+
+
+def environment() -> dict[str, str]:
+    """One thread a process, nothing inherited from a launcher."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def advgen(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
+    """Run a stage in ``folder``; a failure shows its output."""
+    command = [sys.executable, *launcher, "-m", "pipelines", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def torchrun(processes: int) -> tuple[str, ...]:
+    """Launch on gloo processes of this machine, with a free port of their own."""
+    return ("-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone")
+
+
+def final_tensors(run: Path) -> dict[str, np.ndarray]:
+    """Every tensor of the newest checkpoint."""
+    newest = max(path.parent for path in (run / "checkpoints").glob("*/complete.json"))
+    return {
+        f"{part}/{name}": value
+        for part in ("networks", "optimizers")
+        for name, value in load_file(newest / f"{part}.safetensors").items()
+    }
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The scalar records of a log."""
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == "scalars"]
