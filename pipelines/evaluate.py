@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advgen.config import Recipe
 from advgen.metrics import METRICS, metric
 from advgen.runtime.run_folder import RunFolder
-from advgen.strict_config import parse, read_yaml
+from advgen.strict_config import YamlText, parse, plain, read_yaml
 from pipelines.terminal import console
 
 if TYPE_CHECKING:
@@ -36,11 +35,13 @@ def main(argv: list[str]) -> int:
     changes: dict[str, object] = {}
     if given.metrics:
         changes["metrics"] = tuple(metric(name.strip()).name for name in given.metrics.split(","))
-    if given.samples:
+    if given.samples is not None:
         changes["samples"] = given.samples
     if given.inception_weights:
         changes["inception_weights"] = given.inception_weights
-    recipe = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, **changes))
+    values = plain(recipe)
+    values["evaluation"].update(changes)
+    recipe = parse(Recipe, YamlText(values, {}), "flags")
     evaluate(recipe, folder, only_latest=given.latest)
     return 0
 
