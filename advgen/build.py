@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 from pathlib import Path
 from typing import cast
 
@@ -111,11 +112,8 @@ def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
     weights = recipe.evaluation.inception_weights
     files = MetricFiles(inception_weights=None if weights is None else Path(weights))
     device = "cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu"
-    if recipe.training.threads is not None:
-        torch.set_num_threads(recipe.training.threads)
+    torch.set_num_threads(recipe.evaluation.threads or len(os.sched_getaffinity(0)))
     return Evaluator(build_game(recipe), reals, folder, recipe.evaluation, files, torch.device(device))
-
-
 
 
 def draw_samples(recipe: Recipe, folder: RunFolder, count: int, seed: int) -> torch.Tensor:

@@ -59,6 +59,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     import torch
 
     with torch.no_grad():
-        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
-        for old, new in zip(average.buffers(), network.buffers(), strict=True):
-            old.copy_(new)
+        old, new = list(average.parameters()), list(network.parameters())
+        torch._foreach_lerp_(old, new, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for buffer, latest in zip(average.buffers(), network.buffers(), strict=True):
+            buffer.copy_(latest)

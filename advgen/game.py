@@ -46,7 +46,10 @@ class Batch:
 class Across(Protocol):
     """Statistics over the global batch, of which each of ``slices`` ranks holds every ``slices``-th sample."""
 
-    slices: int
+    @property
+    def slices(self) -> int:
+        """Number of ranks that hold a slice each."""
+        ...
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows [n, ...] of all ranks in the order of the global batch, [n * slices, ...]; differentiable twice."""

@@ -59,7 +59,8 @@ def read_yaml(path: Path) -> YamlText:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             tag = getattr(event, "tag", None)
             if tag is not None:
-                raise UserError(f"{path}:{event.start_mark.line + 1}: the tag {tag} is not allowed. Remove it.")
+                line = event.start_mark.line + 1  # pyright: ignore[reportOptionalMemberAccess]
+                raise UserError(f"{path}:{line}: the tag {tag} is not allowed. Remove it.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -148,9 +149,9 @@ def _without_tags(location: tuple[Any, ...], values: Any) -> Key:
         if isinstance(values, Mapping) and part not in values and not last and values.get("kind") == part:
             continue
         path.append(part)
-        if isinstance(values, Mapping) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+        if (isinstance(values, Mapping) and part in values) or (
+            isinstance(values, list) and isinstance(part, int) and part < len(values)
+        ):
             values = values[part]
     if len(path) > 1 and isinstance(values, Mapping) and path[-1] == values.get("kind"):
         path.pop()  # a mistake of the union's member as a whole

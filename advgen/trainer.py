@@ -173,7 +173,7 @@ class Trainer:
         return not asked or self.timeline.done(self.clock)
 
     def _requests(self, index: int) -> Iterator[tuple[np.ndarray, int | None]]:
-        """Positions of all batches from the clock to the phase's end; computed ahead, as they depend on nothing else."""
+        """Positions of all batches from the clock to the phase's end; computed ahead: they depend on nothing else."""
         clock = self.clock
         phase = self.timeline.phases[index]
         while clock.phase == index:

@@ -25,13 +25,15 @@ class EvaluationConfig:
     """Of the generated images and of the choice of real ones; the same for every run that is to be compared."""
     batch_size: int = 100
     """Images at a time."""
+    threads: int | None = None
+    """CPU threads; null for one a core."""
     inception_weights: str | None = None
     """File with the weights of FID's Inception network, for the metric fid."""
     cache: str = ".cache/metrics"
     """Folder where statistics of real images are kept."""
 
     def __post_init__(self) -> None:
-        if self.samples < 2 or self.batch_size < 1:
-            raise ValueError("samples must be at least 2 and batch_size at least 1")
+        if self.samples < 2 or self.batch_size < 1 or (self.threads is not None and self.threads < 1):
+            raise ValueError("samples must be at least 2, batch_size and threads at least 1")
         if not self.metrics:
             raise ValueError("metrics must name at least one metric")

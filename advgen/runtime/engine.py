@@ -123,4 +123,3 @@ def freeze_parameters(parameters: Iterable[nn.Parameter]) -> None:
     """Stop gradients at these parameters."""
     for parameter in parameters:
         parameter.requires_grad_(False)
-

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
 from torch import Tensor
 
 from advgen.errors import UserError
@@ -27,7 +27,9 @@ class World:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         cpu = config.device == "cpu" or not torch.cuda.is_available()
-        handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+        handlers: list[KwargsHandler] = [
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        ]
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if launched and cpu:
             handlers.append(InitProcessGroupKwargs(backend="gloo"))
@@ -105,7 +107,9 @@ class World:
         """Rows of all ranks in the order of the global batch; differentiable any number of times."""
         if self._statistics is None:
             return rows
-        stacked = _Gather.apply(rows, self._statistics)  # [size, n, ...]; global sample i stands at [i % size, i // size]
+        stacked = _Gather.apply(
+            rows, self._statistics
+        )  # [size, n, ...]; global sample i stands at [i % size, i // size]
         assert isinstance(stacked, Tensor)
         return stacked.transpose(0, 1).flatten(0, 1)
 
@@ -142,5 +146,3 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor):  # type: ignore[override]
         return _Gather.apply(gradients[0], ctx.group), None
-
-

@@ -22,7 +22,7 @@ from advgen.schedules import LearningRate
 from tests.games import progan_reference as reference
 
 GOLDEN: dict[str, Any] = json.loads(reference.GOLDEN.read_text())
-CLOSE = {"rtol": 0.0, "atol": 1e-7}  # the file holds 8 to 10 decimals
+CLOSE: dict[str, Any] = {"rtol": 0.0, "atol": 1e-7}  # the file holds 8 to 10 decimals
 
 
 def case_name(case: dict[str, Any]) -> str:

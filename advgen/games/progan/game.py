@@ -156,7 +156,9 @@ def _phase(
         player: LearningRate(base * factor, config.rampup_kimg, config.rampdown_kimg, total)
         for player, factor in factors.items()
     }
-    used = [f"generator.blocks.{s}" for s in resolutions(4, r)] + [f"discriminator.blocks.{s}" for s in resolutions(4, r)]
+    used = [f"generator.blocks.{s}" for s in resolutions(4, r)] + [
+        f"discriminator.blocks.{s}" for s in resolutions(4, r)
+    ]
     for s in (r // 2, r) if fade else (r,):
         used += [f"generator.to_rgb.{s}", f"discriminator.from_rgb.{s}"]
     return Phase(

@@ -139,9 +139,7 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleDict(
             {str(r): DiscriminatorBlock(widths[r], widths[r // 2], fused) for r in widths if r > 4}
         )
-        self.blocks["4"] = DiscriminatorEnd(
-            widths[4], config.channels_at(2), 1 + spec.classes, config.minibatch_group
-        )
+        self.blocks["4"] = DiscriminatorEnd(widths[4], config.channels_at(2), 1 + spec.classes, config.minibatch_group)
 
     def forward(self, images: Tensor, fade: float, across: Across) -> tuple[Tensor, Tensor]:
         """Scores [n] and label logits [n, classes].
