@@ -25,7 +25,8 @@ USAGE = "\n".join(
         "stages:",
         *(f"  {name:<10} {text}" for name, text in STAGES.items()),
         "",
-        "`advgen STAGE --help` tells what a stage takes. A first run: advgen run pipelines/recipes/earth-progan-demo.yaml",
+        "`advgen STAGE --help` tells what a stage takes. A first run:",
+        "  advgen run pipelines/recipes/earth-progan-demo.yaml",
     ]
 )
 

@@ -23,9 +23,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("out", type=Path, help="folder of shards to write")
     parser.add_argument("--resolution", type=int, required=True, help="pixels a side, a power of two")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 grey, 3 colour (default)")
-    parser.add_argument("--labels", choices=("none", "folders"), default="none", help="classes from first-level folders")
+    parser.add_argument(
+        "--labels", choices=("none", "folders"), default="none", help="classes from first-level folders"
+    )
     parser.add_argument("--shard-samples", type=int, default=1000, help="images in a shard (default 1000)")
-    parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="for images that do not decode")
+    parser.add_argument(
+        "--on-bad-image", choices=("stop", "skip"), default="stop", help="for images that do not decode"
+    )
     given = parser.parse_args(argv)
     if given.resolution < 4 or given.resolution & (given.resolution - 1):
         raise UserError(f"--resolution {given.resolution}: must be a power of two and at least 4.")
