@@ -16,7 +16,8 @@ from advgen.clock import duration
 if TYPE_CHECKING:
     from advgen.trainer import Status
 
-console = Console(highlight=False, soft_wrap=True)
+_terminal = Console(highlight=False, soft_wrap=True)
+console = _terminal if _terminal.is_terminal else Console(highlight=False, soft_wrap=True, width=120)
 
 
 class Counting:
