@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from advgen.clock import Clock
+from advgen.errors import UserError
+from advgen.runtime import checkpoint as module
+from advgen.runtime.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    phase_ended,
+    prune_checkpoints,
+    read_about,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+FILES = ("networks.safetensors", "optimizers.safetensors", "state.json")
+
+
+def checkpoint(nimg: int = 640, ended: int | None = None, seed: int = 0) -> Checkpoint:
+    random = torch.Generator().manual_seed(seed)
+    networks = {
+        "g.weight": torch.randn(4, 3, 3, 3, generator=random).contiguous(memory_format=torch.channels_last),
+        "g.scale": torch.tensor([1e-45, float("inf"), -0.0, 0.1]),  # a subnormal, an infinity, a signed nothing
+        "d.count": torch.tensor(7),
+        "g_ema.weight": torch.randn(4, generator=random).half(),
+    }
+    optimizers = {"d/d.weight/exp_avg": torch.randn(5, generator=random), "d/d.weight/step": torch.tensor(3.0)}
+    clock = Clock(step=40, nimg=nimg, samples=2 * nimg, phase=1, phase_step=4, held_nimg=nimg)
+    return Checkpoint(clock, networks, optimizers, {"game.kind": "x", "seed": 3}, {"log.jsonl": 99}, ended)
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    integers = {torch.float32: torch.int32, torch.float16: torch.int16}.get(one.dtype, one.dtype)
+    return one.dtype == other.dtype and torch.equal(one.contiguous().view(integers), other.contiguous().view(integers))
+
+
+def test_what_is_written_is_read_bit_for_bit(tmp_path: Path) -> None:
+    written = checkpoint(ended=2)
+    path = write_checkpoint(tmp_path, written)
+    assert path.name == "000000000640"
+    assert (tmp_path / "latest").read_text() == "000000000640\n"
+    read = read_checkpoint(path)
+    assert replace(read, networks={}, optimizers={}) == replace(written, networks={}, optimizers={})
+    for ours, theirs in ((read.networks, written.networks), (read.optimizers, written.optimizers)):
+        assert set(ours) == set(theirs)
+        assert all(same_bits(ours[name], theirs[name]) for name in theirs)
+    assert read_about(path) == {"game.kind": "x", "seed": 3}
+    assert phase_ended(path) == 2
+
+
+def test_a_checkpoint_without_moments_is_one(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, replace(checkpoint(nimg=0, ended=-1), optimizers={}))
+    assert read_checkpoint(path).optimizers == {}
+    assert phase_ended(path) == -1
+
+
+def test_nothing_in_it_is_a_pickle(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, checkpoint())
+    assert sorted(file.name for file in path.iterdir()) == sorted((*FILES, "complete.json"))
+    for file in path.iterdir():
+        data = file.read_bytes()
+        if file.suffix == ".json":
+            json.loads(data)
+        else:  # safetensors: the header's length, and the header as JSON, whose tensors fill the rest of the file
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + length])
+            header.pop("__metadata__", None)
+            assert max(entry["data_offsets"][1] for entry in header.values()) == len(data) - 8 - length
+
+
+@pytest.mark.parametrize("name", [*FILES, "complete.json"])
+def test_a_torn_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_checkpoint(tmp_path, checkpoint())
+    (path / name).unlink()
+    with pytest.raises(UserError, match=f"{path.name}: is not a complete checkpoint .*Remove this folder"):
+        read_checkpoint(path)
+
+
+def test_without_its_last_file_it_does_not_count(tmp_path: Path) -> None:
+    older = write_checkpoint(tmp_path, checkpoint(nimg=320))
+    newer = write_checkpoint(tmp_path, checkpoint(nimg=640))
+    assert latest_checkpoint(tmp_path) == newer
+    (newer / "complete.json").unlink()
+    assert list_checkpoints(tmp_path) == [older]
+    assert latest_checkpoint(tmp_path) == older
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, name: str, place: float) -> None:
+    path = write_checkpoint(tmp_path, checkpoint())
+    data = bytearray((path / name).read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    (path / name).write_bytes(bytes(data))
+    with pytest.raises(UserError, match=rf"{name}: is damaged \(its checksum differs\).*Remove this folder"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "{}", '{"clock": {}}'])
+def test_a_damaged_state_is_no_traceback(tmp_path: Path, content: str) -> None:
+    path = write_checkpoint(tmp_path, checkpoint())
+    (path / "state.json").write_text(content)
+    for read in (read_about, phase_ended, read_checkpoint):
+        with pytest.raises(UserError, match=r"state\.json: is damaged .*Remove this folder"):
+            read(path)
+    (path / "complete.json").write_text(content)
+    with pytest.raises(UserError, match="is not a complete checkpoint"):
+        read_checkpoint(path)
+
+
+def test_names_sort_as_numbers(tmp_path: Path) -> None:
+    for nimg in (1_000_000, 99_968, 0, 12_000_000_000):
+        write_checkpoint(tmp_path, checkpoint(nimg=nimg))
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [0, 99_968, 1_000_000, 12_000_000_000]
+
+
+def test_what_a_killed_run_left_is_ignored_and_removed(tmp_path: Path) -> None:
+    whole = write_checkpoint(tmp_path, checkpoint(nimg=320))
+    half = tmp_path / ".000000000640.4242.tmp"
+    half.mkdir()
+    for file in whole.iterdir():  # as if killed between the last file and the renaming
+        (half / file.name).write_bytes(file.read_bytes())
+    (tmp_path / ".latest.4242.tmp").write_text("0000")
+    (tmp_path / "notes").mkdir()
+    assert list_checkpoints(tmp_path) == [whole]
+    prune_checkpoints(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [whole.name, "latest", "notes"]
+
+
+@pytest.mark.parametrize("fails_at", ["save_file", "sync_file", "sha256", "write_json", "os.replace"])
+def test_a_failure_while_writing_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    before = write_checkpoint(tmp_path, checkpoint(nimg=320))
+
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full) if fails_at == "os.replace" else patch.setattr(module, fails_at, full)
+        with pytest.raises(OSError, match="No space left"):
+            write_checkpoint(tmp_path, checkpoint(nimg=640))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [before.name, "latest"]
+    assert latest_checkpoint(tmp_path) == before
+    read_checkpoint(before)
+
+
+def test_a_resumed_run_writes_the_same_place_again(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, checkpoint(seed=0))
+    path = write_checkpoint(tmp_path, checkpoint(seed=1))
+    assert list_checkpoints(tmp_path) == [path]
+    assert same_bits(read_checkpoint(path).networks["g.weight"], checkpoint(seed=1).networks["g.weight"])
+
+
+def test_the_newest_and_all_phase_ends_are_kept(tmp_path: Path) -> None:
+    ends = {0: -1, 30: 0, 60: 1}
+    for nimg in range(0, 100, 10):
+        write_checkpoint(tmp_path, checkpoint(nimg=nimg, ended=ends.get(nimg)))
+        prune_checkpoints(tmp_path, keep=2)
+        within = [n for n in range(0, nimg + 1, 10) if n not in ends]
+        assert [int(path.name) for path in list_checkpoints(tmp_path)] == sorted(
+            {n for n in ends if n <= nimg} | set(within[-2:])
+        )
+    assert (tmp_path / "latest").read_text() == "000000000090\n"
+
+
+def test_where_there_is_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:
+    assert list_checkpoints(tmp_path / "nowhere") == []
+    assert latest_checkpoint(tmp_path) is None
+    with pytest.raises(UserError, match="is not a complete checkpoint"):
+        read_checkpoint(tmp_path / "nowhere")
