@@ -9,7 +9,7 @@ from pydantic import Discriminator
 from advgen.strict_config import configuration
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @configuration
@@ -59,7 +59,8 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     import torch
 
     with torch.no_grad():
-        old, new = list(average.parameters()), list(network.parameters())
+        old: list[Tensor] = list(average.parameters())
+        new: list[Tensor] = list(network.parameters())
         torch._foreach_lerp_(old, new, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for buffer, latest in zip(average.buffers(), network.buffers(), strict=True):
             buffer.copy_(latest)
