@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -68,11 +69,25 @@ def environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
+def run_advgen(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a stage in ``folder``, whatever comes of it."""
+    command = [sys.executable, *launcher, "-m", "pipelines", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+
+
 def advgen(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
     """Run a stage in ``folder``; a failure shows its output."""
-    command = [sys.executable, *launcher, "-m", "pipelines", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    done = run_advgen(folder, *arguments, launcher=launcher)
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+
+
+def accelerate(processes: int) -> tuple[str, ...]:
+    """Launch by accelerate, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = ("--cpu", f"--num_processes={processes}", f"--main_process_port={port}")
+    return ("-m", "accelerate.commands.launch", *flags)
 
 
 def torchrun(processes: int) -> tuple[str, ...]:

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.distributed.runs import advgen, final_tensors, logged, make_shards, torchrun, write_recipe
+from tests.distributed.runs import (
+    accelerate,
+    advgen,
+    final_tensors,
+    logged,
+    make_shards,
+    run_advgen,
+    torchrun,
+    write_recipe,
+)
 
 # 20 steps of 16 images: four in each of train 4, fade 8, train 8, fade 16, train 16; Adam begins anew at each.
 # Every case runs in float32, with the tolerance that rounding through Adam asks for, and one in float64 too, where
@@ -33,7 +42,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("wgan-gp, the whole batch as one group", "r1, groups within a rank")
+
+
+def cases() -> list[Any]:
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES]
+
+
+@pytest.mark.parametrize("case", cases())
 def test_two_processes_equal_one(place: Path, case: str) -> None:
     name = case.replace(" ", "-").replace(",", "")
     runs = {}
@@ -54,3 +70,20 @@ def test_two_processes_equal_one(place: Path, case: str) -> None:
     norms = [a["values"]["discriminator/gradient_norm"] for a, _ in losses]
     assert max(norms) > 1.0, "gradients must exceed 1 for a hidden clipping to show"
     assert any(0 < a["fade"] < 1 for a, _ in losses)
+
+
+@pytest.mark.slow
+def test_accelerate_launch_and_torchrun_are_alike(place: Path) -> None:
+    launchers = {"torchrun": torchrun(2), "accelerate": accelerate(2)}
+    for name, launcher in launchers.items():
+        advgen(place, "train", write_recipe(place / f"{name}.yaml", name=name).name, launcher=launcher)
+    one, two = (final_tensors(place / "runs" / name) for name in launchers)
+    assert all(np.array_equal(one[key], two[key]) for key in one)
+
+
+def test_a_batch_that_the_ranks_do_not_divide_is_refused(place: Path) -> None:
+    recipe = write_recipe(place / "odd.yaml", name="odd", game__batch_size=15, game__minibatch_group=5)
+    done = run_advgen(place, "train", recipe.name, launcher=torchrun(2))
+    assert done.returncode != 0
+    assert "global batch of 15, which 2 processes do not divide" in done.stderr
+    assert not (place / "runs" / "odd" / "checkpoints").exists()
