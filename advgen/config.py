@@ -68,7 +68,7 @@ class Recipe:
         return Path(self.runs) / self.name
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = (), stage: str = "train") -> Recipe:
     """The recipe in a YAML file, with flags such as ``--training.threads 2`` on top.
 
     Raises:
@@ -82,7 +82,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     changed = tyro.cli(
         Recipe,
-        prog=f"advgen ... {path}",
+        prog=f"advgen {stage} {path}",
         default=recipe,
         args=list(overrides),
         config=(tyro.conf.AvoidSubcommands,),

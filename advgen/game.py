@@ -313,7 +313,18 @@ def check_game(game: Game) -> None:
     for phase in game.phases:
         if phase.kimg <= 0 or phase.batch_size <= 0:
             raise UserError(f"Phase '{phase.name}' needs a positive length and batch size.")
+        players = [player.name for player in phase.players]
+        if len(set(players)) != len(players):
+            raise UserError(f"Phase '{phase.name}' has two players of one name: {players}.")
+        for average in game.averages:
+            if average.of not in game.networks or average.after not in players:
+                raise UserError(
+                    f"The average '{average.name}' follows network '{average.of}' after player '{average.after}', "
+                    f"of which phase '{phase.name}' lacks one."
+                )
         for player in phase.players:
+            if player.every < 1 or player.repeat < 1:
+                raise UserError(f"Player '{player.name}' must have every and repeat of at least 1.")
             if unknown := set(player.trains) - set(game.networks):
                 raise UserError(f"Player '{player.name}' trains unknown networks {sorted(unknown)}.")
             if player.every > 1 and player.repeat > 1:

@@ -39,7 +39,7 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
         if given.recipe is None:
             raise SystemExit(0 if given.help else 2)
         overrides = ["--help"]
-    return load_recipe(given.recipe, overrides), given.dry_run
+    return load_recipe(given.recipe, overrides, stage), given.dry_run
 
 
 def train(recipe: Recipe) -> int:
