@@ -59,20 +59,30 @@ class EqualizedConv2d(nn.Module):
         self.scale = gain / math.sqrt(inputs * kernel * kernel)
         self.resample = resample
         self.padding = kernel // 2
+        self.shifts: Tensor | None
+        self.register_buffer("shifts", _four_shifts(resample) if resample else None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, h, w] to [n, outputs, h', w'] with h' = h, 2 h or h / 2."""
         weight = self.weight * self.scale
+        if self.shifts is None:
+            return F.conv2d(x, weight, self.bias, padding=self.padding)
+        # One product with a constant matrix is several times faster than sums of padded slices.
+        weight = (weight.flatten(2) @ self.shifts).unflatten(2, (4, 4))
         if self.resample == "up":
-            # A transposed convolution lays the kernel out mirrored.
-            kernel = _four_shifts(weight).flip(2, 3).transpose(0, 1)
-            return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
-        if self.resample == "down":
-            return F.conv2d(x, _four_shifts(weight) * 0.25, self.bias, stride=2, padding=1)
-        return F.conv2d(x, weight, self.bias, padding=self.padding)
+            return F.conv_transpose2d(x, weight.transpose(0, 1), self.bias, stride=2, padding=1)
+        return F.conv2d(x, weight, self.bias, stride=2, padding=1)
 
 
-def _four_shifts(weight: Tensor) -> Tensor:
-    """The 3x3 kernel summed over its four placements in 4x4."""
-    w = F.pad(weight, (1, 1, 1, 1))
-    return w[:, :, 1:, 1:] + w[:, :, :-1, 1:] + w[:, :, 1:, :-1] + w[:, :, :-1, :-1]
+def _four_shifts(resample: str) -> Tensor:
+    """[9, 16]: takes a flat 3x3 kernel to the flat sum of its four placements in 4x4.
+
+    For "down" the sum is a mean; for "up" it is mirrored, as a transposed convolution lays its kernel out mirrored.
+    """
+    matrix = torch.zeros(3, 3, 4, 4)
+    for y in range(3):
+        for x in range(3):
+            matrix[y, x, y : y + 2, x : x + 2] = 1.0
+    if resample == "up":
+        return matrix.flip(2, 3).reshape(9, 16)
+    return matrix.reshape(9, 16) * 0.25

@@ -83,7 +83,9 @@ def play(recipe: Path, steps: int | None) -> bool:
 
 @pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize("stops", [[1, 1, 1], [4, 3], [7], [5, 1, 2]], ids=str)
-def test_resumed_run_equals_uninterrupted(place: Path, monkeypatch: pytest.MonkeyPatch, game: str, stops: list[int]) -> None:
+def test_resumed_run_equals_uninterrupted(
+    place: Path, monkeypatch: pytest.MonkeyPatch, game: str, stops: list[int]
+) -> None:
     monkeypatch.chdir(place)
     whole, cut = f"{game}-whole", f"{game}-{'-'.join(map(str, stops))}"
     settings = {"game": GAME_SETTINGS[game], "training__sample_rows": 1, "training__sample_columns": 2}
