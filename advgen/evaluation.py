@@ -110,6 +110,8 @@ class Evaluator:
         """Each record without its value, and what computes the value; floors first."""
         seen: set[int] = set()
         for path in paths:
+            # A phase that only goes on with what the one before it faded in begins with the same images.
+            values: dict[tuple[int, float], float] = {}
             checkpoint = _Once(lambda path=path: read_checkpoint(path, str(self.device)))
             for view in self._views(path):
                 resolution = view.progress.phase.resolution
@@ -120,8 +122,13 @@ class Evaluator:
                 nimg = int(path.name)
                 record = self._record(spec, extractor(), view.moment, view.phase, resolution, path, nimg)
 
-                def compute(view: View = view, checkpoint: _Once = checkpoint) -> float:
-                    return self._distance(spec, extractor(), checkpoint(), view.progress)
+                def compute(
+                    view: View = view, checkpoint: _Once = checkpoint, values: dict[tuple[int, float], float] = values
+                ) -> float:
+                    key = (view.progress.phase.resolution, view.progress.fade)
+                    if key not in values:
+                        values[key] = self._distance(spec, extractor(), checkpoint(), view.progress)
+                    return values[key]
 
                 yield record, compute
 
