@@ -94,7 +94,7 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
         )
     world.wait()
     mirror = open_mirror(recipe.tracking, folder.path, recipe.name, plain(recipe)) if world.main else NoMirror()
-    setting = Setting(recipe.training, recipe.seed, recipe.data.read_threads, about)
+    setting = Setting(recipe.training, recipe.seed, recipe.data.read_threads, recipe.data.classes > 0, about)
     return Trainer(game, stream, world, folder, mirror, setting), world
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
-from advgen.files import write_text
+from advgen.files import sha256, write_text
 from advgen.game import Game, Progress, Samples, Timeline
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
@@ -27,7 +27,7 @@ from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.features import Extractor
 from advgen.metrics.reference import reference_statistics
 from advgen.metrics.statistics import FeatureStatistics
-from advgen.runtime.checkpoint import Checkpoint, list_checkpoints, phase_ended, read_checkpoint
+from advgen.runtime.checkpoint import COMPLETE, Checkpoint, list_checkpoints, phase_ended, read_checkpoint
 from advgen.runtime.run_folder import RunFolder
 from advgen.seeds import Noise, key_of, permutation
 from advgen.trainer import restore_networks, sampling_networks
@@ -163,10 +163,11 @@ class Evaluator:
         return {
             "name": spec.name,
             "nimg": nimg,
-            "phase": phase,
+            "phase": f"{resolution}x{resolution}" if floor else phase,
             "moment": moment,
             "resolution": resolution,
             "checkpoint": None if path is None else str(path.relative_to(self.folder.path)),
+            "checkpoint_sha256": None if path is None else sha256(path / COMPLETE),
             "protocol": {
                 "samples": self._count(held_out) if floor and held_out else self.config.samples,
                 "images": f"held-out {held_out.manifest.digest}" if floor and held_out else "generated",
@@ -204,7 +205,8 @@ class Evaluator:
         }
 
         def compute() -> FeatureStatistics:
-            order = permutation(key_of(self.config.seed, "evaluation"), len(stream))[:count]
+            # In the order of the shards, which is that of reading.
+            order = np.sort(permutation(key_of(self.config.seed, "evaluation"), len(stream))[:count])
             statistics = FeatureStatistics(extractor.dimensions, self.device)
             for indices in np.split(order, range(self.config.batch_size, count, self.config.batch_size)):
                 images = torch.from_numpy(stream.fetch(indices, resolution).images).to(self.device)

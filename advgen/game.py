@@ -263,6 +263,13 @@ class Timeline:
         """Whether the last phase has ended."""
         return clock.phase >= len(self.phases)
 
+    def reopened(self, clock: Clock) -> Clock:
+        """The clock of a finished run in a timeline whose last phase was made longer: back in that phase."""
+        if not self.done(clock) or clock.held_nimg >= self.total_nimg:
+            return clock
+        # Any number of steps above 0 that ends a hold will do: the phase has begun, and moments are kept.
+        return replace(clock, phase=len(self.phases) - 1, phase_step=self.phases[-1].hold)
+
     def progress(self, clock: Clock) -> Progress:
         """What schedules see at ``clock``."""
         return Progress(

@@ -69,12 +69,14 @@ class Setting:
         config: hardware, logging, checkpoints.
         seed: of all noise.
         read_threads: threads that read ahead.
+        labelled: whether the game takes the data's labels.
         about: identifies the method and the data; a checkpoint with another one is refused.
     """
 
     config: TrainingConfig
     seed: int
     read_threads: int
+    labelled: bool
     about: Mapping[str, Any]
 
 
@@ -230,7 +232,8 @@ class Trainer:
         device = self.world.device
         images = to_signed(torch.from_numpy(samples.images).to(device, non_blocking=True))
         images = images.to(self.dtype).contiguous(memory_format=self._layout)
-        labels = None if samples.labels is None else torch.from_numpy(samples.labels).to(device, non_blocking=True)
+        unlabelled = samples.labels is None or not self.setting.labelled
+        labels = None if unlabelled else torch.from_numpy(samples.labels).to(device, non_blocking=True)
         return Batch(images, labels)
 
     # -- what is left behind --------------------------------------------------------------------------------------
@@ -244,12 +247,7 @@ class Trainer:
                 values[f"{name}/learning_rate"] = rate.at(progress.nimg)
             bad = [name for name, value in values.items() if not math.isfinite(value)]
             if bad:
-                last = latest_checkpoint(self.folder.checkpoints)
-                raise UserError(
-                    f"{self.folder.path}: {', '.join(bad)} is not finite at step {self.clock.step} "
-                    f"({self.clock.nimg} images). The last good checkpoint is {last}. "
-                    "Lower the learning rate or raise the penalty, under a new name."
-                )
+                raise self._diverged(bad)
             self._log({"kind": "scalars", "fade": progress.fade, "values": values}, progress.phase)
             self.mirror.scalars(values, self.clock.nimg)
         if rate := self._busy.reading(every_seconds=2.0):
@@ -261,6 +259,14 @@ class Trainer:
             Status(
                 self.clock.nimg, self.timeline.total_nimg, progress.phase.name, progress.fade, self._busy.recent_rate
             )
+        )
+
+    def _diverged(self, names: list[str]) -> UserError:
+        last = latest_checkpoint(self.folder.checkpoints)
+        return UserError(
+            f"{self.folder.path}: {', '.join(names[:3])} is not finite at step {self.clock.step} "
+            f"({self.clock.nimg} images). The last good checkpoint is {last}. "
+            "Lower the learning rate or raise the penalty, under a new name."
         )
 
     def _log(self, record: Mapping[str, Any], phase: Phase | None = None) -> None:
@@ -294,6 +300,9 @@ class Trainer:
                 for name, network in {**self.networks, **self.averages}.items()
                 for path, tensor in network.state_dict().items()
             }
+            bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+            if bad:
+                raise self._diverged(bad)
             lengths = {name: log.sync() for name, log in self._logs.items()}
             checkpoint = Checkpoint(self.clock, tensors, self._optimizers, self.setting.about, lengths, ended)
             write_checkpoint(self.folder.checkpoints, checkpoint)
@@ -303,7 +312,7 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         restore_networks({**self.networks, **self.averages}, checkpoint.networks)
         self._optimizers = checkpoint.optimizers
-        self.clock = checkpoint.clock
+        self.clock = self.timeline.reopened(checkpoint.clock)
         for name, log in self._logs.items():
             log.cut(checkpoint.logs[name])
 
@@ -337,11 +346,21 @@ def sampling_networks(
 
 
 def restore_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
-    """Load networks from tensors named ``"<network>.<path>"``; every name must be there."""
+    """Load networks from tensors named ``"<network>.<path>"``; every name must be there.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
     for name, network in networks.items():
         prefix = f"{name}."
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        network.load_state_dict(own)
+        try:
+            network.load_state_dict(own)
+        except RuntimeError as error:
+            raise UserError(
+                f"The checkpoint does not fit the recipe's network '{name}': {str(error).splitlines()[-1].strip()} "
+                "Was config.yaml edited? Set it back."
+            ) from None
 
 
 def check_same_run(folder: RunFolder, about: Mapping[str, Any]) -> None:

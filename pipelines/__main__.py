@@ -46,6 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"advgen {stage}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"advgen {stage}: {error.filename}: {error.strerror}. Free the place, or name another.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
         return 130

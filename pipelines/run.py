@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from advgen.clock import duration
 from advgen.config import Recipe, method_of
-from advgen.data.config import DataSet, EarthTiles
+from advgen.data.config import DataSet, EarthTiles, FolderImages
 from advgen.data.shards import Manifest, write_shards
 from advgen.data.sources import open_source
+from advgen.errors import UserError
 from advgen.files import sha256
 from advgen.runtime.run_folder import RunFolder
 from advgen.stages import StageLog
-from advgen.strict_config import dump_yaml, plain
+from advgen.strict_config import digest, dump_yaml, plain
 from pipelines.evaluate import evaluate
 from pipelines.terminal import console, counting
 from pipelines.train import describe, recipe_from, train
@@ -37,6 +39,8 @@ def main(argv: list[str]) -> int:
     recipe, dry_run = recipe_from(argv, "run", DESCRIPTION)
     if dry_run:
         return describe(recipe)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("`advgen run` is one process. Launch `advgen train` on many, and the other stages on one.")
     began = time.monotonic()
     folder = RunFolder(recipe.folder)
     folder.claim(dump_yaml(recipe))
@@ -85,7 +89,8 @@ def _data(recipe: Recipe, stages: StageLog, name: str) -> str | None:
     if images is not None:
         if isinstance(images, EarthTiles):
             _stage(stages, f"images-{name}", plain(images), lambda: _images(images))
-        inputs = {"images": plain(images), "data": [recipe.data.resolution, recipe.data.channels]}
+        inputs = {"images": plain(images), "content": _content(images)}
+        inputs |= {"data": [recipe.data.resolution, recipe.data.channels]}
         inputs |= {"shard_samples": recipe.data.shard_samples, "on_bad": recipe.data.on_bad_image}
         _stage(stages, f"shards-{name}", inputs, lambda: _shards(recipe, data_set))
     return Manifest.load(shards).digest
@@ -95,6 +100,14 @@ def _images(images: EarthTiles) -> Iterable[Path]:
     with counting("tiles") as progress:
         open_source(images, progress)
     return [Path(images.path) / "tiles.json"]
+
+
+def _content(images: EarthTiles | FolderImages) -> str:
+    """Changes when files are added, removed or replaced; the tiles' own settings say it all for them."""
+    place = Path(images.path)
+    paths = sorted(place.rglob("*")) if place.is_dir() else [place]
+    known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+    return digest([] if isinstance(images, EarthTiles) else known)
 
 
 def _shards(recipe: Recipe, data_set: DataSet) -> Iterable[Path]:

@@ -51,8 +51,9 @@ def train(recipe: Recipe) -> int:
 
     with StopRequest() as stop:
         trainer, world = build_trainer(recipe)
-        with contextlib.closing(trainer.mirror), contextlib.closing(world), TrainingBar(quiet=not world.main) as bar:
+        with contextlib.closing(trainer.mirror), TrainingBar(quiet=not world.main) as bar:
             finished = trainer.run(bar, stop)
+        world.close()  # only where all went well: after an error the other ranks are elsewhere, and waiting would hang
         if world.main:
             nimg = trainer.clock.nimg
             told = "done" if finished else "stopped; the same command goes on from here"

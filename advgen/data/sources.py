@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Source:
                 label = labels[name.partition("/")[0]] if labels else None
                 try:
                     data = read(name)
-                except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+                except (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
                     raise UserError(
                         f"{self.where}: {name} cannot be read ({error}). Remove it, or make it readable."
                     ) from None

@@ -35,5 +35,9 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.samples < 2 or self.batch_size < 1 or (self.threads is not None and self.threads < 1):
             raise ValueError("samples must be at least 2, batch_size and threads at least 1")
+        for name in ("reference_samples", "held_out_samples"):
+            count = getattr(self, name)
+            if count is not None and count < 2:
+                raise ValueError(f"{name} must be at least 2")
         if not self.metrics:
             raise ValueError("metrics must name at least one metric")

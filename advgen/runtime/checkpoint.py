@@ -73,7 +73,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         write_json(temporary / STATE, state)
         write_json(temporary / COMPLETE, {name: sha256(temporary / name) for name in (NETWORKS, OPTIMIZERS, STATE)})
         if final.exists():  # a resumed run comes by the same place again with the same content
-            shutil.rmtree(final)
+            _remove(final)
         os.replace(temporary, final)
         sync_folder(folder)
     finally:
@@ -148,10 +148,17 @@ def _state(path: Path) -> Mapping[str, Any]:
         raise UserError(f"{path / STATE}: is damaged ({error}). {_WAY_OUT}") from None
 
 
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; a kill in between leaves no half of it under its name."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)
+
+
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` checkpoints and those at phase ends, and what a killed run left half."""
     found = list_checkpoints(folder)
     for path in [path for path in found if phase_ended(path) is None][:-keep]:
-        shutil.rmtree(path)
+        _remove(path)
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -45,7 +45,6 @@ class Engine:
         }
         if not self.parameters:
             raise UserError(f"Player '{player.name}' has nothing to train in phase '{phase.name}'.")
-        self._accelerator = world.accelerator
         freeze(networks.values())
         self._thaw()  # DDP looks at requires_grad when it is made: the phase's unused parts must be frozen then
         self._optimizer = build_optimizer(player.optimizer, self.parameters)
@@ -61,7 +60,7 @@ class Engine:
         self._thaw()
         self._optimizer.zero_grad(set_to_none=True)
         loss, scalars, detached = self._module(context, batch)  # under autocast where the precision asks for it
-        self._accelerator.backward(loss)
+        loss.backward()
         freeze_parameters(self.parameters.values())
         return Outcome(loss.detach(), scalars, detached)
 

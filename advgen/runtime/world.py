@@ -8,7 +8,13 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    DynamoBackend,
+    InitProcessGroupKwargs,
+    KwargsHandler,
+)
 from torch import Tensor
 
 from advgen.errors import UserError
@@ -38,6 +44,11 @@ class World:
             mixed_precision="bf16" if config.precision == "bf16" else "no",
             kwargs_handlers=handlers,
         )
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            raise UserError("DeepSpeed is not supported yet. Launch without --use_deepspeed.")
+        if self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+            # A compiled network has no double backward, and accelerate compiles what it prepares.
+            raise UserError("torch.compile is not supported. Launch with --dynamo_backend no.")
         self.rank = self.accelerator.process_index
         self.size = self.accelerator.num_processes
         # Batch statistics run inside forward and backward, where DDP's own collectives run too: a group of their

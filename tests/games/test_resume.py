@@ -11,6 +11,10 @@ import torch
 
 from advgen.build import GAMES, build_trainer
 from advgen.config import load_recipe
+from advgen.errors import UserError
+from advgen.game import ImageSpec
+from advgen.games.progan.config import ProganConfig
+from advgen.games.progan.game import Progan
 from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint
 from advgen.runtime.preemption import StopRequest
 from advgen.trainer import Status
@@ -120,3 +124,49 @@ def test_the_stream_continues_and_is_not_replayed(place: Path, monkeypatch: pyte
     clock = json.loads((newest / "state.json").read_text())["clock"]
     assert clock["nimg"] == 24
     assert clock["samples"] == 48, "two updates of the critic take two batches a step"
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for name in ("long", "extended"):
+        game = {**GAME_SETTINGS["progan"], "total_kimg": 0.2}
+        if name == "extended":
+            assert play(write_recipe(place / "extended.yaml", name=name, game=GAME_SETTINGS["progan"]), None)
+        assert play(write_recipe(place / f"{name}.yaml", name=name, game=game), None)
+    ends = []
+    for name in ("long", "extended"):
+        newest = latest_checkpoint(place / "runs" / name / "checkpoints")
+        assert newest is not None
+        ends.append(read_checkpoint(newest))
+    assert ends[0].clock == ends[1].clock
+    assert ends[0].clock.nimg >= 200
+    for part in ("networks", "optimizers"):
+        tensors, others = getattr(ends[0], part), getattr(ends[1], part)
+        assert all(torch.equal(tensors[name], others[name]) for name in tensors), part
+
+
+def test_labels_are_used_where_the_recipe_has_classes_and_left_out_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advgen.data.config import FolderImages
+    from advgen.data.shards import write_shards
+    from advgen.data.sources import open_source
+    from tests.distributed.runs import write_images
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("cats", "dogs"):
+        write_images(tmp_path / "images" / name, count=10)
+    source = open_source(FolderImages(path=str(tmp_path / "images"), labels="folders"))
+    write_shards(source, tmp_path / "shards", resolution=16, channels=3, shard_samples=8)
+    for classes in (0, 2):
+        name = f"classes-{classes}"
+        recipe = write_recipe(tmp_path / name, name=name, game=GAME_SETTINGS["progan"], data__classes=classes)
+        assert play(recipe, None)
+        assert ("discriminator/labels" in logged(tmp_path / "runs" / name)[0]["values"]) == bool(classes)
+    with pytest.raises(UserError, match="has 2 classes, the recipe says data.classes: 3"):
+        play(write_recipe(tmp_path / "three", name="three", game=GAME_SETTINGS["progan"], data__classes=3), None)
+
+
+def test_a_group_that_does_not_divide_a_later_batch_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="does not divide the batch of 14 at 256x256"):
+        Progan(ProganConfig(minibatch_group=4, fmap_max=4), ImageSpec(256))

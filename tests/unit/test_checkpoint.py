@@ -178,3 +178,27 @@ def test_where_there_is_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
     with pytest.raises(UserError, match="is not a complete checkpoint"):
         read_checkpoint(tmp_path / "nowhere")
+
+
+def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for nimg in (100, 200, 300):
+        module.write_checkpoint(tmp_path, checkpoint(nimg))
+
+    class Killed(BaseException):
+        pass
+
+    def half(path: Path, **_: object) -> None:
+        (path / module.STATE).unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "rmtree", half)
+        with pytest.raises(Killed):
+            module.prune_checkpoints(tmp_path, keep=1)
+    found = module.list_checkpoints(tmp_path)
+    assert [path.name for path in found] == [module.name_of(200), module.name_of(300)]
+    module.prune_checkpoints(tmp_path, keep=1)
+    assert [path.name for path in module.list_checkpoints(tmp_path)] == [module.name_of(300)]
+    assert not list(tmp_path.glob(".*.tmp"))

@@ -111,6 +111,16 @@ class ProganConfig:
             raise ValueError("first_resolution must be a power of two of at least 4")
         if min(self.batch_size, *self.batch_size_by_resolution.values(), 1 << 30) < 1:
             raise ValueError("batch sizes must be at least 1")
+        lengths = (*self.stabilize_kimg_by_resolution.values(), *self.fade_kimg_by_resolution.values())
+        if min(self.stabilize_kimg, self.fade_kimg, *lengths) < 0:
+            raise ValueError("lengths in kimg must not be negative")
+        if (
+            min(
+                self.fmap_base, self.fmap_max, self.latent_size or 1, self.minibatch_group or 1, *self.channels.values()
+            )
+            < 1
+        ):
+            raise ValueError("channels, latent_size and minibatch_group must be at least 1")
         if self.critic_repeats < 1 or self.hold_steps < 1:
             raise ValueError("critic_repeats and hold_steps must be at least 1")
         if self.learning_rate <= 0:

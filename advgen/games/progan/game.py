@@ -150,6 +150,12 @@ def growth(config: ProganConfig, spec: ImageSpec, players: tuple[Player, ...]) -
 def _phase(
     config: ProganConfig, players: tuple[Player, ...], total: float, name: str, r: int, fade: bool, kimg: float
 ) -> Phase:
+    batch = config.batch_size_by_resolution.get(r, config.batch_size)
+    if batch % min(config.minibatch_group or batch, batch):
+        raise UserError(
+            f"game.minibatch_group: {config.minibatch_group} does not divide the batch of {batch} at {r}x{r}. "
+            "Change it, or that batch (game.batch_size_by_resolution); null takes the whole batch as one group."
+        )
     base = config.learning_rate_by_resolution.get(r, config.learning_rate)
     factors = {"discriminator": 1.0, "generator": config.generator_learning_rate_factor}
     rates = {
@@ -165,7 +171,7 @@ def _phase(
         name=name,
         kimg=kimg,
         resolution=r,
-        batch_size=config.batch_size_by_resolution.get(r, config.batch_size),
+        batch_size=batch,
         turns=(Turn(players),),
         trains=tuple(used),
         learning_rates=rates,
