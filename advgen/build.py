@@ -14,16 +14,16 @@ from advgen.config import Recipe, method_of
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
-from advgen.game import Game, ImageSpec, Samples, Timeline, check_game
+from advgen.game import Game, ImageSpec, Samples, Timeline, check_game, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles
-from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint
+from advgen.runtime.checkpoint import check_same_run, latest_checkpoint, read_checkpoint, restore_networks
 from advgen.runtime.run_folder import RunFolder, provenance
 from advgen.runtime.tracking import NoMirror, open_mirror
 from advgen.runtime.world import World
 from advgen.seeds import Noise, key_of
 from advgen.strict_config import dump_yaml, plain
-from advgen.trainer import Setting, Trainer, check_same_run, restore_networks, sampling_networks
+from advgen.trainer import Setting, Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
@@ -85,7 +85,7 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     world = World(recipe.training)
     folder = RunFolder(recipe.folder)
     about = {**method_of(recipe), "data.manifest": stream.manifest.digest}
-    check_same_run(folder, about)
+    check_same_run(folder.checkpoints, about)
     if world.main:
         folder.claim(dump_yaml(recipe))
         folder.describe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 
@@ -37,3 +38,32 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h {m:02d}m"
     return f"{minutes}m {s:02d}s" if minutes else f"{s}s"
+
+
+class Stopwatch:
+    """Time spent in steps, without pauses for samples and checkpoints."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.recent_rate = 0.0
+        self._began = self._seconds = 0.0
+        self._images = 0
+
+    def start(self) -> None:
+        """A step begins."""
+        self._began = time.perf_counter()
+
+    def add(self, images: int) -> None:
+        """A step of so many images has ended."""
+        spent = time.perf_counter() - self._began
+        self.total += spent
+        self._seconds += spent
+        self._images += images
+        self.recent_rate = self._images / max(self._seconds, 1e-9)
+
+    def reading(self, every_seconds: float) -> float | None:
+        """Images per second since the last reading, once so many seconds of steps have passed; else None."""
+        if self._seconds < every_seconds:
+            return None
+        rate, self._seconds, self._images = self.recent_rate, 0.0, 0
+        return rate

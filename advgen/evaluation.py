@@ -20,17 +20,23 @@ from torch import nn
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.files import sha256, write_text
-from advgen.game import Game, Progress, Samples, Timeline
+from advgen.game import Game, Progress, Samples, Timeline, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.features import Extractor
 from advgen.metrics.reference import reference_statistics
 from advgen.metrics.statistics import FeatureStatistics
-from advgen.runtime.checkpoint import COMPLETE, Checkpoint, list_checkpoints, phase_ended, read_checkpoint
+from advgen.runtime.checkpoint import (
+    COMPLETE,
+    Checkpoint,
+    list_checkpoints,
+    phase_ended,
+    read_checkpoint,
+    restore_networks,
+)
 from advgen.runtime.run_folder import RunFolder
 from advgen.seeds import Noise, key_of, permutation
-from advgen.trainer import restore_networks, sampling_networks
 
 Record = dict[str, Any]
 Told = Callable[[Record, bool], None]  # a record, and whether it was there before

@@ -346,3 +346,10 @@ def check_game(game: Game) -> None:
 def has_prefix(name: str, prefix: str) -> bool:
     """Whether the dotted ``name`` is ``prefix`` or lies below it."""
     return name == prefix or name.startswith(prefix + ".")
+
+
+def sampling_networks(
+    game: Game, networks: Mapping[str, nn.Module], averages: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """The networks by name, each replaced by its average where there is one."""
+    return {**networks, **{average.of: averages[average.name] for average in game.averages}}

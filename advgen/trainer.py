@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advgen.clock import Clock
+from advgen.clock import Clock, Stopwatch
 from advgen.data.stream import ImageStream, Samples
 from advgen.ema import update_average
 from advgen.errors import UserError
-from advgen.game import Batch, Context, Game, Phase, Progress, Timeline, check_game
+from advgen.game import Batch, Context, Game, Phase, Progress, Timeline, check_game, sampling_networks
 from advgen.game import Samples as SamplesGame
 from advgen.images import grid, save_png, to_bytes, to_signed
 from advgen.runtime.checkpoint import (
     Checkpoint,
     latest_checkpoint,
     prune_checkpoints,
-    read_about,
     read_checkpoint,
+    restore_networks,
     write_checkpoint,
 )
 from advgen.runtime.config import TrainingConfig
@@ -102,7 +101,7 @@ class Trainer:
         freeze(self.averages.values())
         self._optimizers: Mapping[str, Tensor] = {}
         self._logs: dict[str, JsonLines] = {}
-        self._busy = _Stopwatch()
+        self._busy = Stopwatch()
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -336,76 +335,3 @@ class Trainer:
             count = self.config.sample_columns * self.config.sample_rows
             images = torch.from_numpy(self.stream.read(np.arange(count)).images)
             save_png(self.folder.samples / "reals.png", grid(images, self.config.sample_columns))
-
-
-def sampling_networks(
-    game: Game, networks: Mapping[str, nn.Module], averages: Mapping[str, nn.Module]
-) -> dict[str, nn.Module]:
-    """The networks by name, each replaced by its average where there is one."""
-    return {**networks, **{average.of: averages[average.name] for average in game.averages}}
-
-
-def restore_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
-    """Load networks from tensors named ``"<network>.<path>"``; every name must be there.
-
-    Raises:
-        UserError: names or shapes differ.
-    """
-    for name, network in networks.items():
-        prefix = f"{name}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        try:
-            network.load_state_dict(own)
-        except RuntimeError as error:
-            raise UserError(
-                f"The checkpoint does not fit the recipe's network '{name}': {str(error).splitlines()[-1].strip()} "
-                "Was config.yaml edited? Set it back."
-            ) from None
-
-
-def check_same_run(folder: RunFolder, about: Mapping[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of another method or other data.
-
-    Raises:
-        UserError: names every setting that differs, then and now.
-    """
-    path = latest_checkpoint(folder.checkpoints)
-    if path is None:
-        return
-    stored = read_about(path)
-    differing = sorted(key for key in {*stored, *about} if stored.get(key) != about.get(key))
-    if differing:
-        rows = [f"  {key}: {stored.get(key)!r} then, {about.get(key)!r} now" for key in differing]
-        raise UserError(
-            f"{path}: this checkpoint was made by another recipe:\n" + "\n".join(rows) + "\n"
-            "Set these back, or give the recipe another name to begin a new run."
-        )
-
-
-class _Stopwatch:
-    """Time spent in steps, without pauses for samples and checkpoints."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.recent_rate = 0.0
-        self._began = self._seconds = 0.0
-        self._images = 0
-
-    def start(self) -> None:
-        """A step begins."""
-        self._began = time.perf_counter()
-
-    def add(self, images: int) -> None:
-        """A step of so many images has ended."""
-        spent = time.perf_counter() - self._began
-        self.total += spent
-        self._seconds += spent
-        self._images += images
-        self.recent_rate = self._images / max(self._seconds, 1e-9)
-
-    def reading(self, every_seconds: float) -> float | None:
-        """Images per second since the last reading, once so many seconds of steps have passed; else None."""
-        if self._seconds < every_seconds:
-            return None
-        rate, self._seconds, self._images = self.recent_rate, 0.0, 0
-        return rate

@@ -51,6 +51,9 @@ def train(recipe: Recipe) -> int:
 
     with StopRequest() as stop:
         trainer, world = build_trainer(recipe)
+        if world.main:  # a launcher that started fewer processes than one meant should not go unseen
+            processes = f"{world.size} processes" if world.size > 1 else "1 process"
+            console.print(f"{recipe.folder}: training on {world.device.type}, {processes}")
         with contextlib.closing(trainer.mirror), TrainingBar(quiet=not world.main) as bar:
             finished = trainer.run(bar, stop)
         world.close()  # only where all went well: after an error the other ranks are elsewhere, and waiting would hang

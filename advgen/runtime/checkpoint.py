@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from advgen.clock import Clock
 from advgen.errors import UserError
@@ -162,3 +162,44 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
         _remove(path)
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def restore_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    """Load networks from tensors named ``"<network>.<path>"``; every name must be there.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
+    for name, network in networks.items():
+        prefix = f"{name}."
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        try:
+            network.load_state_dict(own)
+        except RuntimeError as error:
+            raise UserError(
+                f"The checkpoint does not fit the recipe's network '{name}': {str(error).splitlines()[-1].strip()} "
+                "Was config.yaml edited? Set it back."
+            ) from None
+
+
+def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of another method or other data.
+
+    Args:
+        folder: of checkpoints.
+        about: what the run that is to go on is.
+
+    Raises:
+        UserError: names every setting that differs, then and now.
+    """
+    path = latest_checkpoint(folder)
+    if path is None:
+        return
+    stored = read_about(path)
+    differing = sorted(key for key in {*stored, *about} if stored.get(key) != about.get(key))
+    if differing:
+        rows = [f"  {key}: {stored.get(key)!r} then, {about.get(key)!r} now" for key in differing]
+        raise UserError(
+            f"{path}: this checkpoint was made by another recipe:\n" + "\n".join(rows) + "\n"
+            "Set these back, or give the recipe another name to begin a new run."
+        )

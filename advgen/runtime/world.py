@@ -46,7 +46,8 @@ class World:
         )
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise UserError("DeepSpeed is not supported yet. Launch without --use_deepspeed.")
-        if self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+        dynamo = self.accelerator.state.dynamo_plugin
+        if dynamo is not None and dynamo.backend != DynamoBackend.NO:
             # A compiled network has no double backward, and accelerate compiles what it prepares.
             raise UserError("torch.compile is not supported. Launch with --dynamo_backend no.")
         self.rank = self.accelerator.process_index

@@ -82,11 +82,11 @@ def advgen(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> Non
 
 
 def accelerate(processes: int) -> tuple[str, ...]:
-    """Launch by accelerate, on a free port."""
+    """Launch by accelerate, on a free port. Without ``--multi_gpu`` it starts one process, whatever the number."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    flags = ("--cpu", f"--num_processes={processes}", f"--main_process_port={port}")
+    flags = ("--multi_gpu", f"--num_processes={processes}", f"--main_process_port={port}")
     return ("-m", "accelerate.commands.launch", *flags)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -215,9 +215,9 @@ def test_growth_names_its_phases_and_freezes_what_it_does_not_use() -> None:
 # --------------------------------------------------------------------------------------------------------------- games
 @dataclass
 class Toy:
-    phases: list[Phase]
-    networks: dict[str, nn.Module] = field(default_factory=lambda: {"net": nn.Linear(2, 2)})
-    averages: list[Average] = field(default_factory=list)
+    phases: Sequence[Phase]
+    networks: Mapping[str, nn.Module] = field(default_factory=lambda: {"net": nn.Linear(2, 2)})
+    averages: Sequence[Average] = ()
 
 
 def test_a_sound_game_is_accepted() -> None:
