@@ -1,6 +1,6 @@
 """Recipes: frozen dataclasses filled from YAML, every mistake told at once with its place.
 
-YAML is read by its core schema only (no tags, no duplicate keys, ``1e-3`` is a number) and keeps the line
+YAML is read by its core schema only (no tags, aliases or duplicate keys, ``1e-3`` is a number) and keeps the line
 of each key, so that a message can name it. Values are checked in strict mode: a string is never taken for
 a number.
 """
@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> YamlText:
     """Read a YAML mapping.
 
     Raises:
-        UserError: the file is missing, is no YAML mapping, uses a tag or repeats a key.
+        UserError: the file is missing, is no YAML mapping, uses a tag or an alias, or repeats a key.
     """
     import yaml
 
@@ -57,10 +57,13 @@ def read_yaml(path: Path) -> YamlText:
         raise UserError(f"{path}: is not a text file. Name a recipe (*.yaml).") from None
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                line = event.start_mark.line + 1  # pyright: ignore[reportOptionalMemberAccess]
+            line = event.start_mark.line + 1  # pyright: ignore[reportOptionalMemberAccess]
+            if (tag := getattr(event, "tag", None)) is not None:
                 raise UserError(f"{path}:{line}: the tag {tag} is not allowed. Remove it.")
+            if isinstance(event, yaml.AliasEvent):  # an alias may hold itself, or grow without bounds
+                raise UserError(
+                    f"{path}:{line}: the alias *{event.anchor} is not allowed. Write out what it stands for."
+                )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -78,6 +81,8 @@ def read_yaml(path: Path) -> YamlText:
                 line = key_node.start_mark.line + 1
                 if not isinstance(name, str):
                     raise UserError(f"{path}:{line}: keys must be plain names.")
+                if isinstance(number := _scalar(name, plain=True), int) and not isinstance(number, bool):
+                    name = str(number)  # 4 and 04 are one key
                 if name in result:
                     raise UserError(f"{path}:{line}: '{name}' is given twice. Keep one of them.")
                 lines[*key, name] = line

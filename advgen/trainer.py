@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,17 +113,18 @@ class Trainer:
             Whether the end was reached.
 
         Raises:
-            UserError: the folder's checkpoint is damaged, or training diverged.
+            UserError: the folder's checkpoint is damaged, another process trains there, or training diverged.
         """
-        self._open(watch)
-        try:
-            while not self.timeline.done(self.clock):
-                if not self._play_phase(watch, stop):
-                    return False
-            return True
-        finally:
-            for log in self._logs.values():
-                log.close()
+        with self.folder.locked() if self.world.main else nullcontext():
+            try:
+                self._open(watch)
+                while not self.timeline.done(self.clock):
+                    if not self._play_phase(watch, stop):
+                        return False
+                return True
+            finally:
+                for log in self._logs.values():
+                    log.close()
 
     def _open(self, watch: Watch) -> None:
         """Go on from the newest checkpoint, or write one of the beginning."""

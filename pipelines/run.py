@@ -13,7 +13,7 @@ from advgen.data.config import DataSet, EarthTiles, FolderImages
 from advgen.data.shards import Manifest, write_shards
 from advgen.data.sources import open_source
 from advgen.errors import UserError
-from advgen.files import sha256
+from advgen.files import sha256, write_text
 from advgen.runtime.run_folder import RunFolder
 from advgen.stages import StageLog
 from advgen.strict_config import digest, dump_yaml, plain
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
             {"method": method_of(recipe), "game": plain(recipe.game), "data": digests},
             lambda: _train(recipe, folder),
         )
+        write_text(folder.config, dump_yaml(recipe))  # what later stages read, where training itself was skipped
         trained = {path.name: sha256(path / "complete.json") for path in _checkpoints(folder)}
         _stage(
             stages,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -76,6 +79,23 @@ class RunFolder:
                 f"{self.path}: is there already, and is not a run folder. Give the recipe another name, or remove it."
             )
         write_text(self.config, config)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out; the kernel lets go of the lock when the process ends, however it ends.
+
+        Raises:
+            UserError: another process trains here.
+        """
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.path}: another process is training here. Wait for it, stop it, or give the recipe "
+                    "another name."
+                ) from None
+            yield
 
     def describe(self, config: str, about: dict[str, Any]) -> None:
         """Write the resolved recipe and the provenance of the session that begins."""

@@ -22,8 +22,9 @@ class JsonLines:
         self._file = path.open("ab")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record."""
+        """Append one record, for others to see at once."""
         self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
 
     def sync(self) -> int:
         """Make everything so far durable; returns the length in bytes."""

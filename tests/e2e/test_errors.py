@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 from PIL import Image
 
+from advgen.runtime.run_folder import RunFolder
 from tests.e2e.conftest import Cli
 from tests.helpers import tiny_recipe, tiny_shards, write_images
 
@@ -118,6 +119,16 @@ def test_training_into_somebody_elses_folder(cli: Cli, tmp_path: Path) -> None:
     own.write_text("dear")
     one_message(cli("train", path), own.parent, "is not a run folder", "Give the recipe another name, or remove it.")
     assert [p.name for p in own.parent.iterdir()] == ["thesis.txt"]
+
+
+def test_two_trainings_in_one_folder(cli: Cli, tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path)
+    run = RunFolder(tmp_path / "runs" / "tiny")
+    run.claim("name: tiny\n")
+    with run.locked():
+        one_message(cli("train", path), run.path, "another process is training here", "Wait for it")
+    assert not run.log.exists()
+    assert cli("train", path).returncode == 0
 
 
 def test_shards_of_another_resolution(cli: Cli, tmp_path: Path) -> None:
