@@ -61,9 +61,7 @@ def read_yaml(path: Path) -> YamlText:
             if (tag := getattr(event, "tag", None)) is not None:
                 raise UserError(f"{path}:{line}: the tag {tag} is not allowed. Remove it.")
             if isinstance(event, yaml.AliasEvent):  # an alias may hold itself, or grow without bounds
-                raise UserError(
-                    f"{path}:{line}: the alias *{event.anchor} is not allowed. Write out what it stands for."
-                )
+                raise UserError(f"{path}:{line}: the alias *{event.anchor} is not allowed. Write its value out.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
