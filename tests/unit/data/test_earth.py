@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from advgen.data import earth as room
 from advgen.data.config import EarthTiles
-from advgen.data.earth import Earth, Split, cut_tiles, is_held_out, load_earth, prepare_earth, runs
+from advgen.data.earth import Crop, Earth, Split, cut_tiles, is_held_out, load_earth, prepare_earth, runs
 from advgen.data.sources import open_source
 from advgen.errors import UserError
 
@@ -35,17 +36,26 @@ def test_tiles_do_not_depend_on_the_other_split(earth: Earth, split: Split) -> N
     pairs = zip(cut_tiles(earth, split, 120, 16), cut_tiles(changed, split, 120, 16), strict=True)
     for (crop, tile), (_, other) in pairs:
         assert (np.asarray(tile) == np.asarray(other)).all()
-        assert abs(crop.north - crop.height / 2) + crop.height / 2 <= 70 + 1e-9
+        assert abs(crop.north - crop.height / 2) + crop.height / 2 <= 76 + 1e-9
         assert 8 <= crop.height <= 18
         assert any(west <= crop.west and crop.west + crop.width <= east for west, east in runs(split))
         assert np.asarray(tile).std((0, 1)).mean() >= 6
 
 
-def test_mix_of_coast_land_and_sea(earth: Earth) -> None:
-    sums = np.zeros((2161, 4321), np.int64)
-    sums[1:, 1:] = earth.land.cumsum(0, np.int64).cumsum(1)
-    kinds = [room._kind(room._land_share(sums, crop)) for crop, _ in cut_tiles(earth, "train", 100, 8)]
-    assert [kinds.count(kind) for kind in ("coast", "land", "sea")] == pytest.approx([70, 22, 8], abs=2)
+def test_mix_of_coast_land_sea_and_ice(earth: Earth) -> None:
+    def inside(mask: NDArray[np.bool_], crop: Crop) -> float:
+        scale = mask.shape[1] / 360
+        edges = (90 - crop.north, 90 - crop.north + crop.height, crop.west + 180, crop.west + 180 + crop.width)
+        top, bottom, left, right = (round(edge * scale) for edge in edges)
+        return float(mask[top:bottom, left:right].mean())
+
+    white = (np.asarray(earth.picture) > 180).all(-1)
+    kinds = {"coast": 0, "land": 0, "sea": 0, "ice": 0}
+    for crop, _ in cut_tiles(earth, "train", 100, 8):
+        land = inside(earth.land, crop)
+        flat = "sea" if land < 0.02 else "land" if land > 0.98 else "coast"
+        kinds["ice" if inside(white, crop) >= 0.25 else flat] += 1
+    assert list(kinds.values()) == pytest.approx([60, 22, 8, 10], abs=2)
 
 
 def test_prepared_once_whole_and_only_with_these_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
