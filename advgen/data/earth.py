@@ -112,7 +112,7 @@ def cut_tiles(earth: Earth, split: Split, tiles: int, resolution: int) -> Iterat
     """
     scale = earth.picture.width / 360
     land = _sums(earth.land)
-    ice = _sums((np.asarray(earth.picture) > _WHITE).all(-1))
+    ice = _sums(np.asarray(earth.picture).min(-1) > _WHITE)
     made = dict.fromkeys(MIX, 0)
     done = 0
     for crop in _crops(split):
