@@ -124,7 +124,7 @@ class Outcome:
     Attributes:
         loss: 0-d, the mean over the rank's slice.
         scalars: 0-d tensors to log, means over the slice as well.
-        detached: tensors without graph that later players of the turn may read.
+        detached: tensors without graph, one row a sample, that later players of the turn may read.
     """
 
     loss: Tensor
@@ -146,6 +146,7 @@ class Player:
         loss: computes the whole loss, penalties included; never calls backward.
         every: acts only at steps that are a multiple of it.
         repeat: updates in a row; each after the first takes a fresh batch.
+        twice: networks through which the loss differentiates twice (a gradient penalty).
     """
 
     name: str
@@ -154,6 +155,7 @@ class Player:
     loss: Loss
     every: int = 1
     repeat: int = 1
+    twice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Phase:
         fade: whether a new part fades in over the phase's length.
         reset_optimizers: whether the players' optimizers begin anew.
         hold: schedules (fade, learning rates) are updated, and the phase may end, every so many steps.
+        statistic_groups: into how many strided groups a statistic over the batch cuts it; None where there is none.
     """
 
     name: str
@@ -191,6 +194,7 @@ class Phase:
     fade: bool = False
     reset_optimizers: bool = False
     hold: int = 1
+    statistic_groups: int | None = None
 
     @property
     def players(self) -> tuple[Player, ...]:
@@ -234,6 +238,15 @@ class Samples(Protocol):
 
     def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
         """One image a noise row: float [n, c, r, r], nominally in [-1, 1], at the progress' resolution."""
+        ...
+
+
+@runtime_checkable
+class Recomputes(Protocol):
+    """A game that names the parts whose inner activations may be computed again instead of kept."""
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Modules of its networks; each is a function of its inputs and parameters alone."""
         ...
 
 

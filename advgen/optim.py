@@ -6,13 +6,13 @@ change, and can be read by another engine or on another number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from advgen.strict_config import configuration
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn, optim
+    from torch import nn, optim
 
 
 @configuration
@@ -23,37 +23,34 @@ class Adam:
     """Decay of the first and the second moment. (0, .99) is ProGAN's."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
+    clip_norm: float | None = None
+    """Gradients of all parameters together are scaled down to this 2-norm where theirs is larger; null for never."""
 
     def __post_init__(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas) or self.eps <= 0:
             raise ValueError("betas must lie in [0, 1) and eps above 0")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError("clip_norm must be positive")
 
 
-def build_optimizer(config: Adam, parameters: Mapping[str, nn.Parameter]) -> optim.Optimizer:
-    """The optimizer over ``parameters``, in their order; its learning rate is set before each step."""
+def build_optimizer(
+    config: Adam, parameters: Mapping[str, nn.Parameter] | Sequence[Mapping[str, nn.Parameter]], fused: bool = False
+) -> optim.Optimizer:
+    """The optimizer over ``parameters`` in their order, or groups of them; its learning rate is set before each step.
+
+    Args:
+        config: the rule.
+        parameters: by name.
+        fused: one kernel for all of a step: what torch has that is fast for few large tensors on a CPU.
+    """
     import torch
 
-    return torch.optim.Adam(list(parameters.values()), lr=0.0, betas=config.betas, eps=config.eps, foreach=True)
-
-
-def export_state(optimizer: optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The optimizer's tensors as ``"<parameter>/<moment>"``; parameters that were never updated have none."""
-    state: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            state[f"{name}/{key}"] = value
-    return state
-
-
-def import_state(
-    optimizer: optim.Optimizer, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
-) -> None:
-    """Take from ``state`` what :func:`export_state` gave for these parameters; others begin anew."""
-    by_parameter: dict[str, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        parameter, _, key = name.rpartition("/")
-        by_parameter.setdefault(parameter, {})[key] = value
-    for name, parameter in parameters.items():
-        for key, value in by_parameter.get(name, {}).items():
-            device = value.device if key == "step" else parameter.device
-            optimizer.state[parameter][key] = value.detach().clone().to(device)
+    groups = [parameters] if isinstance(parameters, Mapping) else parameters
+    return torch.optim.Adam(
+        [{"params": list(group.values())} for group in groups],
+        lr=0.0,
+        betas=config.betas,
+        eps=config.eps,
+        foreach=not fused,
+        fused=fused,
+    )

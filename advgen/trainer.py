@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -16,26 +16,35 @@ from torch import Tensor, nn
 
 from advgen.clock import Clock, Stopwatch
 from advgen.data.stream import ImageStream, Samples
-from advgen.ema import update_average
-from advgen.errors import UserError
-from advgen.game import Batch, Context, Game, Phase, Progress, Timeline, check_game, sampling_networks
+from advgen.errors import AgreedError, UserError
+from advgen.game import Game, Phase, Progress, Timeline, check_game, sampling_networks
 from advgen.game import Samples as SamplesGame
-from advgen.images import grid, save_png, to_bytes, to_signed
+from advgen.images import grid, save_png, to_bytes
 from advgen.runtime.checkpoint import (
     Checkpoint,
+    StoredMoments,
     latest_checkpoint,
-    prune_checkpoints,
+    name_of,
+    newest_whole,
     read_checkpoint,
     restore_networks,
-    write_checkpoint,
+    sweep,
 )
 from advgen.runtime.config import TrainingConfig
-from advgen.runtime.engine import Engine, build_engines, collect_state, freeze, load_state, release_engines
+from advgen.runtime.engine import Engine, Moments, NoMoments, Piece
+from advgen.runtime.engines import build_engines, close_engines, collect_state, prepare
+from advgen.runtime.faults import GRACE_SECONDS, Watchdog, lost_contact
 from advgen.runtime.preemption import StopRequest
+from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
+from advgen.runtime.saver import Saver
 from advgen.runtime.tracking import JsonLines, Mirror
+from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
 from advgen.seeds import Noise
+from advgen.turns import NotFinite, Step, Table, averages_of
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,10 @@ class Watch(Protocol):
 
     def resumed(self, checkpoint: Path) -> None:
         """The run goes on from a checkpoint."""
+        ...
+
+    def warned(self, text: str) -> None:
+        """Something is wrong that does not end the run."""
         ...
 
     def step(self, status: Status) -> None:
@@ -87,20 +100,21 @@ class Trainer:
         self, game: Game, stream: ImageStream, world: World, folder: RunFolder, mirror: Mirror, setting: Setting
     ) -> None:
         check_game(game)
-        for phase in game.phases:
-            world.check_batch(phase.batch_size, phase.name)
+        check_setting(game, setting.config, world.size)
         self.game, self.stream, self.world, self.folder, self.mirror = game, stream, world, folder, mirror
         self.setting, self.config = setting, setting.config
         self.timeline = Timeline(game.phases)
         self.clock = Clock()
         self.networks: Mapping[str, nn.Module] = game.networks
-        self.dtype = torch.float64 if self.config.precision == "float64" else torch.float32
-        self._layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        dtype = torch.float64 if self.config.precision == "float64" else torch.float32
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         for network in self.networks.values():
-            network.to(world.device, self.dtype, memory_format=self._layout)  # pyright: ignore[reportCallIssue]
-        self.averages = {average.name: copy.deepcopy(self.networks[average.of]).eval() for average in game.averages}
-        freeze(self.averages.values())
-        self._optimizers: Mapping[str, Tensor] = {}
+            network.to(world.device, dtype, memory_format=layout)  # pyright: ignore[reportCallIssue]
+        averages = averages_of(game.averages, self.networks)
+        self.averages = {average.name: network for average, network in averages}
+        prepare(game, self.config)
+        self._table = Table(self.networks, averages, world, self.config, setting.seed, dtype, setting.labelled)
+        self._saver = Saver(folder, world, self.config)
         self._logs: dict[str, JsonLines] = {}
         self._busy = Stopwatch()
 
@@ -113,67 +127,97 @@ class Trainer:
             Whether the end was reached.
 
         Raises:
-            UserError: the folder's checkpoint is damaged, another process trains there, or training diverged.
+            UserError: the folder's checkpoints are damaged, another process trains there, training diverged, a
+                checkpoint could not be written, or another rank is gone.
         """
-        with self.folder.locked() if self.world.main else nullcontext():
+        limit = self.config.collective_timeout_seconds
+        with (
+            rank_log(self.folder.path, self.world.rank),
+            self.folder.locked() if self.world.main else nullcontext(),
+            Watchdog(limit + GRACE_SECONDS, f"{self.folder.path}: rank {self.world.rank}") as self._watchdog,
+        ):
             try:
                 self._open(watch)
                 while not self.timeline.done(self.clock):
                     if not self._play_phase(watch, stop):
                         return False
                 return True
+            except Exception as error:
+                _log.exception("rank %d ends at step %d", self.world.rank, self.clock.step)
+                lost = lost_contact(error, limit)
+                if lost is None:
+                    raise
+                raise lost from error
             finally:
                 for log in self._logs.values():
                     log.close()
 
     def _open(self, watch: Watch) -> None:
-        """Go on from the newest checkpoint, or write one of the beginning."""
+        """Go on from the newest checkpoint whose checksums hold, or write one of the beginning."""
+        name = ""
         if self.world.main:
             names = ("log.jsonl", "samples/index.jsonl")
             self._logs = {name: JsonLines(self.folder.path / name) for name in names}
-        found = latest_checkpoint(self.folder.checkpoints)
-        if found is not None:
-            checkpoint = read_checkpoint(found)
-            self._restore(checkpoint)
-            watch.resumed(found)
-            self.world.wait()
+            sweep(self.folder.checkpoints)
+            found, wrong = newest_whole(self.folder.checkpoints)
+            for text in wrong:
+                watch.warned(f"skipped: {text}")
+            if found is None and wrong:
+                raise UserError(f"{self.folder.checkpoints}: no checkpoint is whole. {wrong[0]}")
+            name = found.name if found is not None else ""
+        name = self.world.from_main(name)
+        if name:
+            path = self.folder.checkpoints / name
+            self._restore(read_checkpoint(path, verify=False))
+            watch.resumed(path)
+            _log.info("rank %d of %d goes on from %s", self.world.rank, self.world.size, path)
             return
         for log in self._logs.values():
             log.cut(0)
         self._draw_reals()
         self._draw(self.timeline.at_start_of(0), "start")
-        self._save(ended=-1)
+        self._save({}, ended=-1)
 
     def _play_phase(self, watch: Watch, stop: StopRequest) -> bool:
         """Play the current phase from where the clock stands; False if stopped before its end."""
         index = self.clock.phase
         phase = self.timeline.phases[index]
-        engines = build_engines(phase, self.networks, self.world)
-        if self.clock.phase_step > 0:
-            self._log({"kind": "phase", "event": "resume"})
-        else:
-            self._log({"kind": "phase", "event": "start"})
-        if self.clock.phase_step > 0 or not phase.reset_optimizers:
-            load_state(engines.values(), self._optimizers)
+        engines = build_engines(phase, self.networks, self.world, self.config, self._moments(phase))
+        step = Step(self._table, engines)
+        self._log({"kind": "phase", "event": "resume" if self.clock.phase_step > 0 else "start"})
+        asked = False
         with self.stream.prefetch(self._requests(index), threads=self.setting.read_threads) as batches:
             while self.clock.phase == index:
                 self._busy.start()
-                scalars = self._step(engines, batches)
+                logged = self.clock.step % self.config.log_every_steps == 0
+                scalars = self._play(step, batches, logged)
                 before, self.clock = self.clock, self.timeline.advance(self.clock)
                 self._busy.add(phase.batch_size)
+                self._watchdog.beat()
                 self._report(scalars, before, watch)
-                asked = self._stop_asked(stop)
+                asked = self._agree(stop)
                 if self.clock.phase == index:
                     self._maintain(before.nimg, engines, asked)
                 if asked and self.clock.phase == index:
+                    self._written()
                     return False
-        self._optimizers = collect_state(engines.values())
-        del engines
-        release_engines(self.world)
+        pieces = collect_state(engines.values())
         self._log({"kind": "phase", "event": "end"}, phase)
         self._draw(self.timeline.at_end_of(index), "end")
-        self._save(ended=index)
+        self._save(pieces, ended=index)
+        del step, pieces
+        close_engines(engines, self.world)
+        if asked or self.timeline.done(self.clock):
+            self._written()
         return not asked or self.timeline.done(self.clock)
+
+    def _moments(self, phase: Phase) -> Moments:
+        """What the phase's optimizers go on from: the newest checkpoint, whichever engine and ranks wrote it."""
+        if self.clock.phase_step == 0 and phase.reset_optimizers:
+            return NoMoments()
+        self._written()
+        self.world.wait()
+        return StoredMoments(self.folder.checkpoints / name_of(self.clock.nimg))
 
     def _requests(self, index: int) -> Iterator[tuple[np.ndarray, int | None]]:
         """Positions of all batches from the clock to the phase's end; computed ahead: they depend on nothing else."""
@@ -185,57 +229,11 @@ class Trainer:
                 yield self.world.positions(start, phase.batch_size).numpy(), phase.resolution
             clock = self.timeline.advance(clock)
 
-    def _step(self, engines: Mapping[str, Engine], batches: Iterator[Samples]) -> dict[str, Tensor]:
-        """One step: every turn of the phase, in order. Returns scalars if the step is to be logged."""
-        progress = self.timeline.progress(self.clock)
-        phase, start = progress.phase, self.clock.samples
-        batch = self._batch(next(batches))
-        detached: dict[str, Mapping[str, Tensor]] = {}
-        scalars: dict[str, Tensor] = {}
-        for turn in phase.turns:
-            waiting: list[str] = []
-            for player in turn.players:
-                if self.clock.step % player.every:
-                    continue
-                for repeat in range(player.repeat):
-                    if repeat:
-                        start += phase.batch_size
-                        batch = self._batch(next(batches))
-                    positions = self.world.positions(start, phase.batch_size).to(self.world.device)
-                    noise = Noise(self.setting.seed, ("train", player.name, repeat), positions, self.dtype)
-                    context = Context(self.networks, progress, noise, self.world, detached)
-                    outcome = engines[player.name].backward(context, batch)
-                    detached[player.name] = outcome.detached
-                    if self._logs_next():
-                        scalars.update({f"{player.name}/{key}": value for key, value in outcome.scalars.items()})
-                        scalars[f"{player.name}/gradient_norm"] = engines[player.name].gradient_norm()
-                    if turn.update == "alternating":
-                        self._update(engines[player.name], progress)
-                    elif player.name not in waiting:
-                        waiting.append(player.name)
-            for name in waiting:
-                self._update(engines[name], progress)
-        return scalars
-
-    def _logs_next(self) -> bool:
-        """Whether the step that is being done will be logged."""
-        return self.clock.step % self.config.log_every_steps == 0
-
-    def _update(self, engine: Engine, progress: Progress) -> None:
-        phase = progress.phase
-        engine.update(phase.learning_rates[engine.player.name].at(progress.nimg))
-        for average in self.game.averages:
-            if average.after == engine.player.name:
-                decay = average.decay.at(self.clock.nimg, phase.batch_size)
-                update_average(self.averages[average.name], self.networks[average.of], decay)
-
-    def _batch(self, samples: Samples) -> Batch:
-        device = self.world.device
-        images = to_signed(torch.from_numpy(samples.images).to(device, non_blocking=True))
-        images = images.to(self.dtype).contiguous(memory_format=self._layout)
-        unlabelled = samples.labels is None or not self.setting.labelled
-        labels = None if unlabelled else torch.from_numpy(samples.labels).to(device, non_blocking=True)
-        return Batch(images, labels)
+    def _play(self, step: Step, batches: Iterator[Samples], logged: bool) -> dict[str, Tensor]:
+        try:
+            return step.play(self.clock, self.timeline.progress(self.clock), batches, logged)
+        except NotFinite as error:
+            raise self._diverged(str(error)) from None
 
     # -- what is left behind --------------------------------------------------------------------------------------
 
@@ -246,11 +244,10 @@ class Trainer:
             values = self.world.mean(scalars)
             for name, rate in progress.phase.learning_rates.items():
                 values[f"{name}/learning_rate"] = rate.at(progress.nimg)
-            bad = [name for name, value in values.items() if not math.isfinite(value)]
-            if bad:
-                raise self._diverged(bad)
-            self._log({"kind": "scalars", "fade": progress.fade, "values": values}, progress.phase)
-            self.mirror.scalars(values, self.clock.nimg)
+            # A statistic that is not finite, though all gradients are, is not worth a run: it is logged as none.
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self._log({"kind": "scalars", "fade": progress.fade, "values": finite}, progress.phase)
+            self.mirror.scalars({k: v for k, v in finite.items() if v is not None}, self.clock.nimg)
         if rate := self._busy.reading(every_seconds=2.0):
             reading = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate}
             elapsed = {"elapsed_seconds": round(self._busy.total, 3)}
@@ -262,12 +259,12 @@ class Trainer:
             )
         )
 
-    def _diverged(self, names: list[str]) -> UserError:
+    def _diverged(self, what: str) -> AgreedError:
+        self._saver.wait()
         last = latest_checkpoint(self.folder.checkpoints)
-        return UserError(
-            f"{self.folder.path}: {', '.join(names[:3])} is not finite at step {self.clock.step} "
-            f"({self.clock.nimg} images). The last good checkpoint is {last}. "
-            "Lower the learning rate or raise the penalty, under a new name."
+        return AgreedError(
+            f"{self.folder.path}: {what}. The last good checkpoint is {last}. Lower the learning rate or raise the "
+            "penalty, under a new name; or let single updates be left out: --on-nonfinite skip:3."
         )
 
     def _log(self, record: Mapping[str, Any], phase: Phase | None = None) -> None:
@@ -277,42 +274,60 @@ class Trainer:
             about = {"phase": phase.name, "resolution": phase.resolution}
             self._logs["log.jsonl"].write({"kind": record["kind"], **place, **about, **record})
 
-    def _stop_asked(self, stop: StopRequest) -> bool:
-        """Whether any rank was asked to stop; ranks agree at every tenth step, one process at every step."""
+    def _agree(self, stop: StopRequest) -> bool:
+        """Whether any rank was asked to stop; ranks agree at every tenth step, one process at every step.
+
+        Raises:
+            AgreedError: any rank failed to write the last checkpoint.
+        """
         if self.world.size > 1 and self.clock.step % 10:
             return False
-        return self.world.any(stop.asked)
+        asked, failed = self.world.vote(stop.asked, self._saver.failure is not None)
+        if failed:
+            raise AgreedError(str(self._saver.explain()))
+        return asked
+
+    def _written(self) -> None:
+        """Until the last checkpoint is written, on all ranks."""
+        self._saver.wait()
+        (failed,) = self.world.vote(self._saver.failure is not None)
+        if failed:
+            raise AgreedError(str(self._saver.explain()))
+        self._watchdog.beat()
 
     def _maintain(self, before_nimg: int, engines: Mapping[str, Engine], asked: bool) -> None:
         """Samples and checkpoints inside a phase."""
         if self._passed(self.config.sample_kimg, before_nimg):
             self._draw(self.timeline.progress(self.clock), "interval")
         if asked or self._passed(self.config.checkpoint_kimg, before_nimg):
-            self._optimizers = collect_state(engines.values())
-            self._save(ended=None)
+            self._save(collect_state(engines.values()), ended=None)
 
     def _passed(self, kimg: float, before_nimg: int) -> bool:
         return int(self.clock.nimg / (1000 * kimg)) > int(before_nimg / (1000 * kimg))
 
-    def _save(self, ended: int | None) -> None:
-        if self.world.main:
-            tensors = {
-                f"{name}.{path}": tensor
-                for name, network in {**self.networks, **self.averages}.items()
-                for path, tensor in network.state_dict().items()
-            }
-            bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-            if bad:
-                raise self._diverged(bad)
-            lengths = {name: log.sync() for name, log in self._logs.items()}
-            checkpoint = Checkpoint(self.clock, tensors, self._optimizers, self.setting.about, lengths, ended)
-            write_checkpoint(self.folder.checkpoints, checkpoint)
-            prune_checkpoints(self.folder.checkpoints, self.config.keep_checkpoints)
-        self.world.wait()
+    def _save(self, pieces: Mapping[str, Piece], ended: int | None) -> None:
+        """Hand a checkpoint to the saver, if it is one that is worth to go on from."""
+        tensors = {
+            f"{name}.{path}": tensor
+            for name, network in {**self.networks, **self.averages}.items()
+            for path, tensor in network.state_dict().items()
+        }
+        if differing := self.world.differing(tensors):
+            raise AgreedError(
+                f"{self.folder.path}: '{differing[0]}' and {len(differing) - 1} more tensors are not the same on all "
+                f"processes at {self.clock.nimg} images. No checkpoint was written; the last good one is "
+                f"{latest_checkpoint(self.folder.checkpoints)}. A defective device, or a game that draws random "
+                "numbers past context.noise, does this."
+            )
+        bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise self._diverged(f"'{bad[0]}' is not finite at step {self.clock.step} ({self.clock.nimg} images)")
+        lengths = {name: log.sync() for name, log in self._logs.items()}
+        mine = tensors if self.world.main else {}
+        self._saver.save(Checkpoint(self.clock, mine, self.setting.about, lengths, ended), pieces)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         restore_networks({**self.networks, **self.averages}, checkpoint.networks)
-        self._optimizers = checkpoint.optimizers
         self.clock = self.timeline.reopened(checkpoint.clock)
         for name, log in self._logs.items():
             log.cut(checkpoint.logs[name])
@@ -323,7 +338,7 @@ class Trainer:
             return
         columns, count = self.config.sample_columns, self.config.sample_columns * self.config.sample_rows
         positions = torch.arange(count, device=self.world.device)
-        noise = Noise(self.setting.seed, ("samples",), positions, self.dtype)
+        noise = Noise(self.setting.seed, ("samples",), positions, self._table.dtype)
         with torch.no_grad():
             images = self.game.sample(sampling_networks(self.game, self.networks, self.averages), progress, noise)
         path = self.folder.samples / f"{self.clock.nimg:012d}{'-start' if event == 'start' else ''}.png"

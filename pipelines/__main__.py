@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 
-from advgen.errors import UserError
+from advgen.errors import AgreedError, UserError
 
 STAGES = {
     "run": "all stages of a recipe in order, skipping what is done",
@@ -32,7 +34,7 @@ USAGE = "\n".join(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage; returns its exit code (0 done, 2 bad input, 130 interrupted)."""
+    """Run one stage; returns its exit code (README, "Exit codes")."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -42,18 +44,39 @@ def main(argv: list[str] | None = None) -> int:
         print(f"advgen: unknown stage '{stage}'. Known stages: {', '.join(STAGES)}.", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(f"pipelines.{stage}").main(rest)
+        code = importlib.import_module(f"pipelines.{stage}").main(rest)
     except UserError as error:
-        print(f"advgen {stage}: {error}", file=sys.stderr)
-        return 2
+        if _rank() == 0 or not isinstance(error, AgreedError):
+            place = f" [rank {_rank()}]" if _many() else ""
+            print(f"advgen {stage}{place}: {error}", file=sys.stderr)
+        code = error.exit_code
     except OSError as error:
         if error.filename is None:
             raise
         print(f"advgen {stage}: {error.filename}: {error.strerror}. Free the place, or name another.", file=sys.stderr)
-        return 2
+        code = 2
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
-        return 130
+        code = 130
+    except Exception:
+        if not _many():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _many():
+        # Other processes wait for this one in a collective: leave at once, without taking the process group apart.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _many() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 if __name__ == "__main__":

@@ -78,6 +78,11 @@ class TrainingBar:
         if not self._quiet:
             console.print(f"going on from {checkpoint}")
 
+    def warned(self, text: str) -> None:
+        """Tell what is wrong."""
+        if not self._quiet:
+            console.print(text)
+
     def step(self, status: Status) -> None:
         """Show the step."""
         if self._quiet:

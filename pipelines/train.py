@@ -32,6 +32,10 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
     )
     parser.add_argument("recipe", type=Path, nargs="?", help="YAML file, see pipelines/recipes")
     parser.add_argument("--dry-run", action="store_true", help="print phases, players and parameter counts, and stop")
+    parser.add_argument("--max-minutes", metavar="M", help="stop with a checkpoint after M minutes, exit code 85")
+    parser.add_argument(
+        "--on-nonfinite", metavar="stop|skip:N", help="what to do when a loss or gradient is NaN or infinite"
+    )
     parser.add_argument("-h", "--help", action="store_true", help="this text; with a recipe, also its keys and values")
     given, overrides = parser.parse_known_args(argv)
     if given.help or given.recipe is None:
@@ -39,17 +43,20 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
         if given.recipe is None:
             raise SystemExit(0 if given.help else 2)
         overrides = ["--help"]
+    for flag in ("max_minutes", "on_nonfinite"):
+        if (value := getattr(given, flag)) is not None:
+            overrides += [f"--training.{flag.replace('_', '-')}", value]
     return load_recipe(given.recipe, overrides, stage), given.dry_run
 
 
 def train(recipe: Recipe) -> int:
-    """Train; 0 at the end, 128 + signal where a wish to stop was granted."""
+    """Train; 0 at the end, else the code of the wish to stop that was granted (130 Ctrl-C, 143 SIGTERM, 85 others)."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from advgen.build import build_trainer
     from advgen.runtime.preemption import StopRequest
 
-    with StopRequest() as stop:
+    with StopRequest(recipe.training.max_minutes) as stop:
         trainer, world = build_trainer(recipe)
         if world.main:  # a launcher that started fewer processes than one meant should not go unseen
             processes = f"{world.size} processes" if world.size > 1 else "1 process"

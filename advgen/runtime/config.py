@@ -2,18 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import field
+from typing import Any, Literal
 
 from advgen.strict_config import configuration
+
+ZERO_STAGES = {"zero0": 0, "zero1": 1, "zero2": 2, "zero2_offload": 2}
+
+# What advgen decides itself in DeepSpeed's configuration, and why another value would be wrong.
+_OWNED = {
+    "train_batch_size": "the batch is the recipe's",
+    "train_micro_batch_size_per_gpu": "the batch is the recipe's",
+    "gradient_accumulation_steps": "set training.accumulation",
+    "gradient_clipping": "set the game's optimizer.clip_norm",
+    "optimizer": "the optimizer is the game's",
+    "scheduler": "learning rates are the game's",
+    "zero_optimization.stage": "set training.engine",
+    "zero_optimization.offload_optimizer": "set training.engine: zero2_offload",
+    "zero_optimization.offload_param": "needs ZeRO-3, which is refused",
+    "fp16": "squares of half-precision gradients underflow in a penalty; set training.precision: bf16",
+    "bf16": "it casts networks, opponents and averages, and loses the float32 weights at a phase change; "
+    "set training.precision: bf16",
+    "torch_autocast": "set training.precision: bf16",
+    "amp": "set training.precision: bf16",
+    "communication_data_type": "gradients of penalties are reduced in float32",
+    "prescale_gradients": "gradients are means over the global batch",
+    "gradient_predivide_factor": "gradients are means over the global batch",
+    "zero_force_ds_cpu_optimizer": "the optimizer is the game's",
+    "zero_allow_untested_optimizer": "the optimizer is the game's",
+}
+
+
+@configuration
+class DdpConfig:
+    """DistributedDataParallel's own settings."""
+
+    bucket_mib: float = 25.0
+    """Gradients are reduced in buckets of about so many MiB."""
+    static_graph: bool = False
+    """Refused: with players that take turns the gradients become wrong without a word."""
+
+    def __post_init__(self) -> None:
+        if self.static_graph:
+            raise ValueError(
+                "static_graph makes gradients silently wrong where players take turns or a penalty is taken at some "
+                "steps only (measured: weights off by 4e-3 after three steps). Leave it out"
+            )
+        if self.bucket_mib <= 0:
+            raise ValueError("bucket_mib must be positive")
+
+
+@configuration
+class BestCheckpoint:
+    """A metric by which one more checkpoint is kept."""
+
+    metric: str
+    """Name as in metrics.jsonl, such as fd_lite0 or fid."""
+    lower_is_better: bool = True
+    """False for scores, such as precision, that should be high."""
 
 
 @configuration
 class TrainingConfig:
     """How a game is trained: hardware, logging and checkpoints, nothing that belongs to the method."""
 
-    precision: Literal["float32", "bf16", "float64"] = "float32"
+    engine: Literal["ddp", "zero0", "zero1", "zero2", "zero2_offload", "zero3"] = "ddp"
+    """Who holds optimizer state and gradients. ddp: every rank, all of it. zero1, zero2 (DeepSpeed): each rank a share
+    of the optimizer state, and of the gradients with zero2; zero2_offload: that share in the host's memory. zero0:
+    DeepSpeed without sharing. The networks themselves lie whole on every rank. zero3 is refused."""
+    precision: Literal["float32", "bf16", "float64", "fp16"] = "float32"
     """bf16 runs the networks under autocast with float32 parameters; penalties stay in float32. float64 is for
-    comparisons: two runs that differ by more than rounding do so plainly."""
+    comparisons: two runs that differ by more than rounding do so plainly. fp16 is refused."""
+    tf32: bool = False
+    """Let a GPU's matrix units round float32 factors to 10 bits of mantissa, penalties included: faster, less exact."""
+    accumulation: int = 1
+    """Each rank cuts its share of a batch into so many micro-batches, one after the other: less memory, same result."""
+    accumulation_by_player: dict[str, int] = field(default_factory=dict)
+    """Other counts for some players."""
+    activation_checkpointing: bool = False
+    """Compute each block's inner activations a second time in the backward pass instead of keeping them."""
+    compile: tuple[str, ...] = ()
+    """Networks to compile by torch.compile; refused for one that a penalty differentiates twice."""
+    ddp: DdpConfig = DdpConfig()
+    """Further settings of engine ddp."""
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """Further settings of the zero engines, in the form of DeepSpeed's JSON; what advgen decides itself is refused."""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU where there is one."""
     threads: int | None = None
@@ -22,25 +95,83 @@ class TrainingConfig:
     """Keep images as NHWC in memory: faster for convolutions on most hardware."""
     log_every_steps: int = 10
     """Scalars go to log.jsonl at steps that are a multiple of it."""
+    on_nonfinite: str = "stop"
+    """What to do when a loss or gradient is NaN or infinite; nothing is updated by it in any case. stop: end with an
+    error. skip:N: leave the player's update out, and end at the N+1st in a row."""
     checkpoint_kimg: float = 100.0
     """A checkpoint is written at every so many kimg, besides the one at each phase's end."""
     keep_checkpoints: int = 2
     """Checkpoints that are kept besides those at phase ends, the newest."""
+    keep_every_kimg: float | None = None
+    """One checkpoint in so many kimg is kept as well."""
+    keep_best: BestCheckpoint | None = None
+    """The checkpoint with the best value of a metric, as evaluated so far, is kept as well."""
     sample_kimg: float = 100.0
     """A sample grid is drawn at every so many kimg, besides those at phase ends."""
     sample_rows: int = 6
     """Rows of the sample grid."""
     sample_columns: int = 10
     """Columns of the sample grid."""
+    max_minutes: float | None = None
+    """Stop with a checkpoint after so many minutes, and exit with code 85: for short wall times."""
+    collective_timeout_seconds: float = 600.0
+    """A rank that waits longer than this for another one gives up, with an error; a rank that makes no step for this
+    time and half a minute more ends itself. Longer than the slowest pause: sampling, and the first step."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every_steps", "keep_checkpoints", "sample_rows", "sample_columns"):
+        for name in ("log_every_steps", "keep_checkpoints", "sample_rows", "sample_columns", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.checkpoint_kimg <= 0 or self.sample_kimg <= 0:
-            raise ValueError("checkpoint_kimg and sample_kimg must be positive")
+        for name in ("checkpoint_kimg", "sample_kimg", "collective_timeout_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive")
         if self.threads is not None and self.threads < 1:
             raise ValueError("threads must be at least 1")
+        for name in ("keep_every_kimg", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive")
+        if any(count < 1 for count in self.accumulation_by_player.values()):
+            raise ValueError("accumulation_by_player must be at least 1")
+        if self.engine == "zero3":
+            raise ValueError(
+                "engine zero3 is refused: it takes weights apart that a second backward and the opponents' losses "
+                "still need. Use zero2, or zero2_offload where memory is short"
+            )
+        if self.precision == "fp16":
+            raise ValueError(
+                "precision fp16 is refused: squares of half-precision gradients underflow in a penalty. Use bf16"
+            )
+        if self.precision == "float64" and self.engine in ("zero1", "zero2", "zero2_offload"):
+            raise ValueError(f"precision float64 needs engine ddp: {self.engine} keeps its weights in float32")
+        self.allowed_skips  # noqa: B018 - raises
+        _check_deepspeed(self.deepspeed, self.engine)
+
+    def micro_batches(self, player: str) -> int:
+        """Micro-batches a rank's share is cut into for ``player``."""
+        return self.accumulation_by_player.get(player, self.accumulation)
+
+    @property
+    def allowed_skips(self) -> int:
+        """Updates in a row that may be left out for a loss or gradient that is not finite."""
+        if self.on_nonfinite == "stop":
+            return 0
+        kind, _, count = self.on_nonfinite.partition(":")
+        if kind == "skip" and count.isdecimal() and int(count) > 0:
+            return int(count)
+        raise ValueError("on_nonfinite must be stop or skip:N, such as skip:3")
+
+
+def _check_deepspeed(settings: dict[str, Any], engine: str) -> None:
+    """Refuse what would contradict the recipe, or is known to go wrong."""
+    if settings and engine == "ddp":
+        raise ValueError("deepspeed settings need one of the zero engines; set engine: zero2, or leave them out")
+    for name, reason in _OWNED.items():
+        place: Any = settings
+        for part in name.split("."):
+            place = place.get(part) if isinstance(place, dict) else None
+        if place is not None:
+            raise ValueError(f"deepspeed.{name} cannot be set here: {reason}")
 
 
 @configuration

@@ -1,124 +1,278 @@
 """One wrapper a player, the whole loss inside its forward.
 
-DDP (and a DeepSpeed engine) hooks a module's forward and backward. A loss that calls a network twice, or
-takes a gradient of a gradient, or goes through an opponent, breaks those hooks, each in its own way. So the
-module that is wrapped is the player: it holds the networks it trains, and its forward computes the loss.
-Each engine sees one forward and one backward a step; opponents are used bare and frozen.
+DDP and DeepSpeed hook a module's forward and backward. A loss that calls a network twice, or takes a gradient
+of a gradient, or goes through an opponent, breaks those hooks, each in its own way. So the module that is
+wrapped is the player: it holds the networks it trains, and its forward computes the loss. Each engine sees one
+forward and one backward a micro-batch; opponents are used bare and frozen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from advgen.errors import UserError
 from advgen.game import Batch, Context, Outcome, Phase, Player, has_prefix
-from advgen.optim import build_optimizer, export_state, import_state
+from advgen.optim import build_optimizer
+from advgen.runtime.config import TrainingConfig
 from advgen.runtime.world import World
 
 
-class PlayerModule(nn.Module):
-    """The networks that a player trains, with its loss as forward."""
+class Moments(Protocol):
+    """Where the tensors of an optimizer that begins are taken from, by ``"<player>/<parameter>/<moment>"``."""
 
-    def __init__(self, player: Player, networks: Mapping[str, nn.Module]) -> None:
+    def names(self) -> Iterable[str]:
+        """All that there is."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """A whole tensor."""
+        ...
+
+    def read_range(self, name: str, start: int, count: int) -> Tensor:
+        """``count`` values of the flat tensor, from ``start``."""
+        ...
+
+
+class NoMoments:
+    """Every optimizer begins anew."""
+
+    def names(self) -> Iterable[str]:
+        """None."""
+        return ()
+
+    def read(self, name: str) -> Tensor:
+        """Never asked."""
+        raise KeyError(name)
+
+    def read_range(self, name: str, start: int, count: int) -> Tensor:
+        """Never asked."""
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of an optimizer's tensor that this rank writes.
+
+    Attributes:
+        values: the tensor itself where ``shape`` is None, else a flat range of it.
+        start: where the range begins.
+        shape: of the whole tensor.
+    """
+
+    values: Tensor
+    start: int = 0
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What became of an update.
+
+    Attributes:
+        gradient_norm: 2-norm of all gradients, averaged over the global batch, before clipping.
+        applied: False where it was not finite; weights and moments are then what they were.
+    """
+
+    gradient_norm: float
+    applied: bool
+
+
+class PlayerModule(nn.Module):
+    """The networks that a player trains, with its loss as forward, under autocast where the precision asks for it."""
+
+    def __init__(self, player: Player, networks: Mapping[str, nn.Module], autocast: bool) -> None:
         super().__init__()
         self.trained = nn.ModuleDict({name: networks[name] for name in player.trains})
-        self._loss = player.loss
+        self._loss, self._autocast = player.loss, autocast
 
     def forward(self, context: Context, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
         """The outcome as a tuple, which every wrapper passes on."""
-        outcome = self._loss(context, batch)
-        return outcome.loss, outcome.scalars, outcome.detached
+        with torch.autocast(batch.images.device.type, torch.bfloat16) if self._autocast else nullcontext():
+            outcome = self._loss(context, batch)
+        # A loss that is not finite may still have finite gradients; times NaN they are not, on every rank.
+        loss = outcome.loss * torch.where(outcome.loss.detach().isfinite(), 1.0, math.nan)
+        return loss, outcome.scalars, outcome.detached
 
 
-class Engine:
-    """Forward, backward and update of one player in one phase."""
+class Engine(ABC):
+    """Forward, backward and update of one player in one phase.
 
-    def __init__(self, player: Player, phase: Phase, networks: Mapping[str, nn.Module], world: World) -> None:
+    Attributes:
+        player: who plays.
+        parameters: what it trains, by ``"<network>.<path>"``.
+        micro_batches: how many calls of forward and backward make one update.
+    """
+
+    def __init__(
+        self, player: Player, phase: Phase, networks: Mapping[str, nn.Module], world: World, config: TrainingConfig
+    ) -> None:
         self.player = player
-        self.parameters: dict[str, nn.Parameter] = {
-            f"{name}.{path}": parameter
-            for name in player.trains
-            for path, parameter in networks[name].named_parameters()
-            if any(has_prefix(f"{name}.{path}", prefix) for prefix in phase.trains)
-        }
+        self.micro_batches = config.micro_batches(player.name)
+        self.parameters = trained_parameters(player, phase, networks)
         if not self.parameters:
             raise UserError(f"Player '{player.name}' has nothing to train in phase '{phase.name}'.")
+        self._size = world.size
+        self._module = PlayerModule(player, networks, autocast=config.precision == "bf16")
         freeze(networks.values())
-        self._thaw()  # DDP looks at requires_grad when it is made: the phase's unused parts must be frozen then
-        self._optimizer = build_optimizer(player.optimizer, self.parameters)
-        self._module = world.accelerator.prepare_model(PlayerModule(player, networks))
-        freeze(networks.values())
+        self._thaw()  # wrappers look at requires_grad when they are made: the phase's unused parts must be frozen then
 
     def _thaw(self) -> None:
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
 
-    def backward(self, context: Context, batch: Batch) -> Outcome:
-        """One forward and one backward; gradients are averaged over ranks."""
+    def _freeze(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(False)
+
+    def backward(self, shares: Sequence[tuple[Context, Batch]]) -> Outcome:
+        """Forward and backward of each micro-batch; gradients are then means over the global batch.
+
+        Args:
+            shares: one context and batch for each of :attr:`micro_batches`, strided slices of the rank's share.
+
+        Returns:
+            Means over the rank's share; rows of ``detached`` in the share's order.
+        """
+        if len(shares) != self.micro_batches:
+            raise ValueError(f"{self.player.name}: {len(shares)} micro-batches instead of {self.micro_batches}")
         self._thaw()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss, scalars, detached = self._module(context, batch)  # under autocast where the precision asks for it
-        loss.backward()
-        freeze_parameters(self.parameters.values())
+        try:
+            outcomes = [self._one(c, b, last=i == len(shares) - 1) for i, (c, b) in enumerate(shares)]
+        finally:
+            self._freeze()
+        return join(outcomes)
+
+    @abstractmethod
+    def _one(self, context: Context, batch: Batch, last: bool) -> Outcome:
+        """Forward and backward of one micro-batch."""
+
+    @abstractmethod
+    def update(self, learning_rate: float) -> Update:
+        """One step of the optimizer on the gradients at hand, if they are finite; the same decision on all ranks."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Piece]:
+        """This rank's pieces of the optimizer's tensors, by ``"<player>/<parameter>/<moment>"``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take back all hooks and buffers; the networks are plain modules again."""
+
+
+class DdpEngine(Engine):
+    """DistributedDataParallel: every rank holds all gradients and moments. One process goes without a wrapper."""
+
+    def __init__(
+        self,
+        player: Player,
+        phase: Phase,
+        networks: Mapping[str, nn.Module],
+        world: World,
+        config: TrainingConfig,
+        moments: Moments,
+    ) -> None:
+        super().__init__(player, phase, networks, world, config)
+        self._rank = world.rank
+        self._optimizer = build_optimizer(player.optimizer, self.parameters)
+        self._load(moments)
+        self._wrapped = world.wrap(self._module)
+        freeze(networks.values())
+
+    def _load(self, moments: Moments) -> None:
+        for name, (parameter, moment) in sort_moments(self.player, self.parameters, moments).items():
+            value = moments.read(name)
+            self._optimizer.state[self.parameters[parameter]][moment] = (
+                value if moment == "step" else value.to(self.parameters[parameter])
+            )
+
+    def _one(self, context: Context, batch: Batch, last: bool) -> Outcome:
+        alone: AbstractContextManager[Any] = nullcontext()
+        if not last and isinstance(self._wrapped, DistributedDataParallel):
+            alone = self._wrapped.no_sync()
+        with alone:
+            loss, scalars, detached = self._wrapped(context, batch)
+            (loss / self.micro_batches).backward()
         return Outcome(loss.detach(), scalars, detached)
 
-    def gradient_norm(self) -> Tensor:
-        """2-norm of all gradients of the last backward, 0-d."""
+    def update(self, learning_rate: float) -> Update:
+        """See :meth:`Engine.update`."""
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm(gradients)
+        value = norm.item()  # of reduced gradients: the same on every rank
+        applied = math.isfinite(value)
+        if applied:
+            if (limit := self.player.optimizer.clip_norm) is not None:
+                torch._foreach_mul_(gradients, min(1.0, limit / (value + 1e-6)))  # pyright: ignore[reportPrivateImportUsage]
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return Update(value, applied)
 
-    def update(self, learning_rate: float) -> None:
-        """One step of the optimizer on the gradients at hand."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
+    def state(self) -> dict[str, Piece]:
+        """Every rank holds all of it, and writes every so-manieth parameter's."""
+        state: dict[str, Piece] = {}
+        for index, (name, parameter) in enumerate(self.parameters.items()):
+            if index % self._size == self._rank:
+                for moment, value in self._optimizer.state.get(parameter, {}).items():
+                    state[f"{self.player.name}/{name}/{moment}"] = Piece(value)
+        return state
 
-    def state(self) -> dict[str, Tensor]:
-        """The optimizer's tensors as ``"<player>/<parameter>/<moment>"``."""
-        state = export_state(self._optimizer, self.parameters)
-        return {f"{self.player.name}/{key}": value for key, value in state.items()}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over this player's part of what :meth:`state` gave."""
-        prefix = f"{self.player.name}/"
-        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        import_state(self._optimizer, self.parameters, own)
-
-
-def build_engines(phase: Phase, networks: Mapping[str, nn.Module], world: World) -> dict[str, Engine]:
-    """An engine for each player of the phase, by name; call :func:`release_engines` on the last phase's first."""
-    world.check_batch(phase.batch_size, phase.name)
-    return {player.name: Engine(player, phase, networks, world) for player in phase.players}
-
-
-def release_engines(world: World) -> None:
-    """Let go of everything that accelerate remembers of the engines made so far."""
-    world.accelerator.free_memory()
+    def close(self) -> None:
+        """See :meth:`Engine.close`. DDP's reducer and its hooks go with the wrapper."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.state.clear()
+        del self._wrapped, self._module
 
 
-def collect_state(engines: Iterable[Engine]) -> dict[str, Tensor]:
-    """The tensors of all optimizers."""
-    state: dict[str, Tensor] = {}
-    for engine in engines:
-        state.update(engine.state())
-    return state
+def trained_parameters(player: Player, phase: Phase, networks: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """The parameters of the player's networks that learn in the phase, by ``"<network>.<path>"``."""
+    return {
+        f"{name}.{path}": parameter
+        for name in player.trains
+        for path, parameter in networks[name].named_parameters()
+        if any(has_prefix(f"{name}.{path}", prefix) for prefix in phase.trains)
+    }
 
 
-def load_state(engines: Iterable[Engine], state: Mapping[str, Tensor]) -> None:
-    """Give each engine its part of what :func:`collect_state` gave."""
-    for engine in engines:
-        engine.load_state(state)
+def sort_moments(
+    player: Player, parameters: Mapping[str, nn.Parameter], moments: Moments
+) -> dict[str, tuple[str, str]]:
+    """The names among ``moments`` that belong to the player's parameters, as (parameter, moment)."""
+    found: dict[str, tuple[str, str]] = {}
+    for name in moments.names():
+        owner, _, rest = name.partition("/")
+        parameter, _, moment = rest.rpartition("/")
+        if owner == player.name and parameter in parameters:
+            found[name] = (parameter, moment)
+    return found
+
+
+def join(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcomes of micro-batches, which are strided slices of a share, as that of the share."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    first = outcomes[0]
+    return Outcome(
+        torch.stack([outcome.loss for outcome in outcomes]).mean(),
+        {name: torch.stack([outcome.scalars[name] for outcome in outcomes]).mean() for name in first.scalars},
+        {
+            name: torch.stack([outcome.detached[name] for outcome in outcomes], dim=1).flatten(0, 1)
+            for name in first.detached
+        },
+    )
 
 
 def freeze(networks: Iterable[nn.Module]) -> None:
     """Stop gradients at every parameter of the networks."""
     for network in networks:
         network.requires_grad_(False)
-
-
-def freeze_parameters(parameters: Iterable[nn.Parameter]) -> None:
-    """Stop gradients at these parameters."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -15,10 +16,12 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     KwargsHandler,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from advgen.errors import UserError
-from advgen.runtime.config import TrainingConfig
+from advgen.game import OneSlice
+from advgen.runtime.collectives import Gather
+from advgen.runtime.config import ZERO_STAGES, TrainingConfig
 
 
 class World:
@@ -32,29 +35,36 @@ class World:
     def __init__(self, config: TrainingConfig) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        torch.backends.cuda.matmul.allow_tf32 = config.tf32
+        torch.backends.cudnn.allow_tf32 = config.tf32
         cpu = config.device == "cpu" or not torch.cuda.is_available()
+        timeout = timedelta(seconds=config.collective_timeout_seconds)
         handlers: list[KwargsHandler] = [
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=int(max(1, config.ddp.bucket_mib))
+            )
         ]
-        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        if launched and cpu:
-            handlers.append(InitProcessGroupKwargs(backend="gloo"))
-        self.accelerator = Accelerator(
-            cpu=cpu,
-            mixed_precision="bf16" if config.precision == "bf16" else "no",
-            kwargs_handlers=handlers,
-        )
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
+        # Autocast is the engine's, so that all engines have the same; accelerate is told of none.
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            raise UserError("DeepSpeed is not supported yet. Launch without --use_deepspeed.")
+            raise UserError(
+                "DeepSpeed is chosen in the recipe (training.engine: zero2). Launch without --use_deepspeed."
+            )
         dynamo = self.accelerator.state.dynamo_plugin
         if dynamo is not None and dynamo.backend != DynamoBackend.NO:
             # A compiled network has no double backward, and accelerate compiles what it prepares.
-            raise UserError("torch.compile is not supported. Launch with --dynamo_backend no.")
+            raise UserError("Compilation is chosen in the recipe (training.compile). Launch with --dynamo_backend no.")
         self.rank = self.accelerator.process_index
         self.size = self.accelerator.num_processes
+        if config.engine in ZERO_STAGES and not dist.is_initialized():
+            backend = "gloo" if cpu else "nccl"  # DeepSpeed wants a group even of one
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         # Batch statistics run inside forward and backward, where DDP's own collectives run too: a group of their
-        # own keeps the two sequences from meeting.
-        self._statistics = dist.new_group() if self.size > 1 else None
+        # own keeps the two sequences from meeting. The same holds for the thread that writes checkpoints.
+        self._statistics = dist.new_group(timeout=timeout) if self.size > 1 else None
+        self._writers = dist.new_group(backend="gloo", timeout=timeout) if self.size > 1 else None
 
     @property
     def device(self) -> torch.device:
@@ -66,35 +76,63 @@ class World:
         """Whether this rank writes files and talks to people."""
         return self.rank == 0
 
-    def check_batch(self, batch_size: int, phase: str) -> None:
-        """Refuse a global batch that the ranks do not divide.
-
-        Raises:
-            UserError: names the phase and the way out.
-        """
-        if batch_size % self.size:
-            raise UserError(
-                f"Phase '{phase}' has a global batch of {batch_size}, which {self.size} processes do not divide. "
-                "Change the batch size in the recipe, or the number of processes."
-            )
-
     def positions(self, start: int, count: int) -> Tensor:
         """This rank's strided slice of the samples start ... start + count: int64 on the CPU."""
         return torch.arange(start + self.rank, start + count, self.size, dtype=torch.int64)
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; a collective."""
+    def vote(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag whether it is set on any rank; a collective."""
         if self.size == 1:
-            return flag
-        votes = torch.tensor([float(flag)], device=self.device)
+            return flags
+        votes = torch.tensor([float(flag) for flag in flags], device=self.device)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes.item())
+        return tuple(bool(vote) for vote in votes.tolist())
+
+    def differing(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """Names of tensors that are not the same on all ranks, bit for bit (up to collisions); a collective."""
+        if self.size == 1 or not tensors:
+            return []
+        sums = torch.stack([_fingerprint(tensor) for tensor in tensors.values()])
+        extremes = torch.stack((sums, -sums))
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        unequal = (extremes[0] != -extremes[1]).any(dim=1).tolist()
+        return [name for name, differs in zip(tensors, unequal, strict=True) if differs]
+
+    def from_main(self, text: str) -> str:
+        """A text of rank 0, on every rank; a collective."""
+        if self.size == 1:
+            return text
+        data = text.encode()
+        length = torch.tensor([len(data)], device=self.device)
+        dist.broadcast(length, 0)
+        content = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+        if self.main and data:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(content, 0)
+        return bytes(content.cpu().numpy()).decode()
+
+    def gather_digests(self, digest: bytes) -> list[bytes]:
+        """32 bytes of every rank, in order of ranks; a collective of the threads that write checkpoints."""
+        if self._writers is None:
+            return [digest]
+        mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine, group=self._writers)
+        return [bytes(part.numpy()) for part in parts]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module under DistributedDataParallel; itself with one process."""
+        return self.accelerator.prepare_model(module)
+
+    def forget(self) -> None:
+        """Let go of everything that accelerate remembers of what was wrapped."""
+        self.accelerator.free_memory()
 
     def mean(self, scalars: Mapping[str, Tensor]) -> dict[str, float]:
         """Scalars averaged over ranks; a collective, for which all ranks hold the same names."""
         if not scalars:
             return {}
-        values = torch.stack([value.detach().double().reshape(()) for value in scalars.values()])
+        values = torch.stack([value.detach().to(self.device).double().reshape(()) for value in scalars.values()])
         if self.size > 1:
             dist.all_reduce(values)
             values /= self.size
@@ -108,6 +146,8 @@ class World:
         """Leave the process group in order."""
         if self.size > 1:
             self.accelerator.wait_for_everyone()
+        if dist.is_initialized():
+            dist.destroy_process_group()
         self.accelerator.end_training()
 
     @property
@@ -119,9 +159,8 @@ class World:
         """Rows of all ranks in the order of the global batch; differentiable any number of times."""
         if self._statistics is None:
             return rows
-        stacked = _Gather.apply(
-            rows, self._statistics
-        )  # [size, n, ...]; global sample i stands at [i % size, i // size]
+        # [size, n, ...]; global sample i stands at [i % size, i // size]
+        stacked = Gather.apply(rows, self._statistics)
         assert isinstance(stacked, Tensor)
         return stacked.transpose(0, 1).flatten(0, 1)
 
@@ -130,31 +169,35 @@ class World:
         return rows[self.rank :: self.size]
 
 
-class _Gather(torch.autograd.Function):
-    """All ranks' tensors stacked; the gradient is the sum over ranks of each one's share, by :class:`_Scatter`."""
+class Share:
+    """One of the micro-batches that a rank's slice is cut into (:class:`advgen.game.Across`).
 
-    @staticmethod
-    def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:  # type: ignore[override]
-        ctx.group = group
-        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(parts, x.contiguous(), group=group)
-        return torch.stack(parts)
+    Micro-batch m of k on rank r of n is the slice r + n m of n k. Nothing is gathered: the other micro-batches are not
+    there at the same time. The validator has refused what would need it.
+    """
 
-    @staticmethod
-    def backward(ctx, *gradients: Tensor):  # type: ignore[override]
-        return _Scatter.apply(gradients[0], ctx.group), None
+    def __init__(self, slices: int) -> None:
+        self.slices = slices
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Refused.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "A statistic over the whole batch cannot be taken from micro-batches. Set training.accumulation to 1, or "
+            "choose groups that fall whole into a micro-batch."
+        )
+
+    own = OneSlice.own
 
 
-class _Scatter(torch.autograd.Function):
-    """The sum over ranks of this rank's entry; its gradient is a gather, so double backward works."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:  # type: ignore[override]
-        ctx.group = group
-        total = x.contiguous().clone()
-        dist.all_reduce(total, group=group)
-        return total[dist.get_rank(group)].clone()
-
-    @staticmethod
-    def backward(ctx, *gradients: Tensor):  # type: ignore[override]
-        return _Gather.apply(gradients[0], ctx.group), None
+def _fingerprint(tensor: Tensor) -> Tensor:
+    """int64 [2]: sums of a tensor's bits, plain and weighted by position; equal for equal tensors."""
+    flat = tensor.detach().contiguous().flatten()
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = flat.view(widths[flat.element_size()]).to(torch.int64) if flat.dtype != torch.bool else flat.to(torch.int64)
+    weights = torch.arange(1, len(bits) + 1, device=bits.device, dtype=torch.int64)
+    # Half of the range is left free so that the negative of a sum exists.
+    return torch.stack((bits.sum(), (bits * weights).sum())) >> 1

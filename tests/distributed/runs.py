@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
+from advgen.runtime.checkpoint import StoredMoments
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -99,9 +101,8 @@ def final_tensors(run: Path) -> dict[str, np.ndarray]:
     """Every tensor of the newest checkpoint."""
     newest = max(path.parent for path in (run / "checkpoints").glob("*/complete.json"))
     return {
-        f"{part}/{name}": value
-        for part in ("networks", "optimizers")
-        for name, value in load_file(newest / f"{part}.safetensors").items()
+        **{f"networks/{name}": value for name, value in load_file(newest / "networks.safetensors").items()},
+        **{f"optimizers/{name}": value.numpy() for name, value in StoredMoments(newest).tensors().items()},
     }
 
 

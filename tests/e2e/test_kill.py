@@ -36,7 +36,7 @@ def wait_for_progress(process: subprocess.Popen[bytes], run: Path, before: str) 
 def same_end(one: Path, two: Path) -> None:
     """Parameters, averages, optimizer state, every logged value and every picture are the same."""
     assert newest(one) == newest(two)
-    for name in ("networks.safetensors", "optimizers.safetensors"):
+    for name in ("networks.safetensors", "optimizers-00000-of-00001.safetensors"):
         place = Path("checkpoints") / newest(one) / name
         assert (one / place).read_bytes() == (two / place).read_bytes(), place
     assert logged(one) == logged(two)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,17 @@ from advgen.errors import UserError
 from advgen.runtime import checkpoint as module
 from advgen.runtime.checkpoint import (
     Checkpoint,
+    StoredMoments,
     latest_checkpoint,
     list_checkpoints,
     phase_ended,
     prune_checkpoints,
     read_about,
     read_checkpoint,
-    write_checkpoint,
 )
+from advgen.runtime.engine import Piece
 
-FILES = ("networks.safetensors", "optimizers.safetensors", "state.json")
+FILES = ("networks.safetensors", "optimizers-00000-of-00001.safetensors", "state.json")
 
 
 def checkpoint(nimg: int = 640, ended: int | None = None, seed: int = 0) -> Checkpoint:
@@ -33,9 +35,17 @@ def checkpoint(nimg: int = 640, ended: int | None = None, seed: int = 0) -> Chec
         "d.count": torch.tensor(7),
         "g_ema.weight": torch.randn(4, generator=random).half(),
     }
-    optimizers = {"d/d.weight/exp_avg": torch.randn(5, generator=random), "d/d.weight/step": torch.tensor(3.0)}
     clock = Clock(step=40, nimg=nimg, samples=2 * nimg, phase=1, phase_step=4, held_nimg=nimg)
-    return Checkpoint(clock, networks, optimizers, {"game.kind": "x", "seed": 3}, {"log.jsonl": 99}, ended)
+    return Checkpoint(clock, networks, {"game.kind": "x", "seed": 3}, {"log.jsonl": 99}, ended)
+
+
+def pieces() -> dict[str, Piece]:
+    values = torch.arange(5.0).exp()
+    return {"d/d.weight/exp_avg": Piece(values), "d/d.weight/step": Piece(torch.tensor(3.0))}
+
+
+def write_checkpoint(folder: Path, written: Checkpoint) -> Path:
+    return module.write_checkpoint(folder, written, pieces())
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -49,8 +59,9 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path: Path) -> None:
     assert path.name == "000000000640"
     assert (tmp_path / "latest").read_text() == "000000000640\n"
     read = read_checkpoint(path)
-    assert replace(read, networks={}, optimizers={}) == replace(written, networks={}, optimizers={})
-    for ours, theirs in ((read.networks, written.networks), (read.optimizers, written.optimizers)):
+    assert replace(read, networks={}) == replace(written, networks={})
+    moments = {name: piece.values for name, piece in pieces().items()}
+    for ours, theirs in ((read.networks, written.networks), (StoredMoments(path).tensors(), moments)):
         assert set(ours) == set(theirs)
         assert all(same_bits(ours[name], theirs[name]) for name in theirs)
     assert read_about(path) == {"game.kind": "x", "seed": 3}
@@ -58,8 +69,8 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_moments_is_one(tmp_path: Path) -> None:
-    path = write_checkpoint(tmp_path, replace(checkpoint(nimg=0, ended=-1), optimizers={}))
-    assert read_checkpoint(path).optimizers == {}
+    path = module.write_checkpoint(tmp_path, checkpoint(nimg=0, ended=-1), {})
+    assert StoredMoments(path).tensors() == {}
     assert phase_ended(path) == -1
 
 
@@ -184,7 +195,7 @@ def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for nimg in (100, 200, 300):
-        module.write_checkpoint(tmp_path, checkpoint(nimg))
+        write_checkpoint(tmp_path, checkpoint(nimg))
 
     class Killed(BaseException):
         pass
@@ -202,3 +213,42 @@ def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_half(
     module.prune_checkpoints(tmp_path, keep=1)
     assert [path.name for path in module.list_checkpoints(tmp_path)] == [module.name_of(300)]
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("cuts", [[0, 60], [0, 7, 8, 31, 60], [0, 59, 60]], ids=str)
+def test_ranges_of_several_ranks_are_put_together(tmp_path: Path, cuts: list[int]) -> None:
+    whole = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
+    name, size = "g/net.weight@2/exp_avg", len(cuts) - 1  # an @ in a name is no range
+    parts = []
+    for rank, (start, end) in enumerate(pairwise(cuts)):
+        mine = {name: Piece(whole.flatten()[start:end], start, (3, 4, 5))}
+        if rank == 0:
+            mine["g/net.weight@2/step"] = Piece(torch.tensor(4.0))
+        parts.append(module.write_part(module.temporary_of(tmp_path, 640), rank, size, mine))
+    moments = StoredMoments(module.finish_checkpoint(tmp_path, checkpoint(), parts))
+    assert list(moments.names()) == [name, "g/net.weight@2/step"]
+    assert torch.equal(moments.read(name), whole)
+    assert moments.read("g/net.weight@2/step") == 4
+    for start in range(0, 60, 7):
+        for count in (1, 8, 60 - start):
+            count = min(count, 60 - start)
+            assert torch.equal(moments.read_range(name, start, count), whole.flatten()[start : start + count])
+    module.verify_checkpoint(tmp_path / module.name_of(640))
+
+
+def test_damaged_ones_are_passed_over_and_named(tmp_path: Path) -> None:
+    paths = [write_checkpoint(tmp_path, checkpoint(nimg=nimg)) for nimg in (100, 200, 300)]
+    (paths[2] / "networks.safetensors").write_bytes(b"short")
+    (paths[1] / "state.json").unlink()
+    found, wrong = module.newest_whole(tmp_path)
+    assert found == paths[0]
+    assert len(wrong) == 2
+    assert "000000000300/networks.safetensors: is damaged" in wrong[0]
+    assert "000000000200: is not a complete checkpoint" in wrong[1]
+
+
+def test_one_in_so_many_and_the_best_are_kept(tmp_path: Path) -> None:
+    for nimg in range(5, 100, 10):
+        write_checkpoint(tmp_path, checkpoint(nimg=nimg))
+        prune_checkpoints(tmp_path, keep=1, every=30, best=45)
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [5, 35, 45, 65, 95]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from advgen.ema import ConstantDecay, HalfLife, update_average
-from advgen.optim import Adam, build_optimizer, export_state, import_state
+from advgen.optim import Adam
 from advgen.schedules import LearningRate
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "games" / "golden" / "progan.json").read_text())
@@ -96,70 +96,12 @@ def test_the_average_moves_as_in_float64_and_buffers_are_copied(decay: float) ->
 
 
 # ---------------------------------------------------------------------------------------------------------- optimizers
-def parameters_of(*names: str) -> dict[str, nn.Parameter]:
-    """Parameters that depend on their names only."""
-    return {n: nn.Parameter(torch.randn(3, 2, generator=torch.Generator().manual_seed(len(n)))) for n in names}
-
-
-def step(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], number: int) -> None:
-    """One step on gradients that depend on the parameter's name and the step's number only."""
-    for name, parameter in parameters.items():
-        parameter.grad = torch.randn(3, 2, generator=torch.Generator().manual_seed(1000 * number + len(name)))
-    for group in optimizer.param_groups:
-        group["lr"] = 0.01
-    optimizer.step()
-
-
-@pytest.mark.parametrize("betas", [(0.0, 0.99), (0.9, 0.999)])
-def test_going_on_from_exported_state_is_bitwise_the_same(betas: tuple[float, float]) -> None:
-    config = Adam(betas=betas)
-    whole = parameters_of("a", "bb", "ccc")
-    optimizer = build_optimizer(config, whole)
-    for number in range(3):
-        step(optimizer, whole, number)
-    state = {name: tensor.clone() for name, tensor in export_state(optimizer, whole).items()}
-    assert set(state) == {f"{n}/{m}" for n in whole for m in ("step", "exp_avg", "exp_avg_sq")}
-
-    # Another order, as another engine might have.
-    resumed = {name: nn.Parameter(whole[name].detach().clone()) for name in ("ccc", "a", "bb")}
-    again = build_optimizer(config, resumed)
-    import_state(again, resumed, state)
-    for number in range(3, 6):
-        step(optimizer, whole, number)
-        step(again, resumed, number)
-    for name, parameter in whole.items():
-        assert torch.equal(parameter, resumed[name])
-    exported = export_state(again, resumed)
-    assert all(torch.equal(value, exported[key]) for key, value in export_state(optimizer, whole).items())
-    assert state["a/step"] == 3  # importing has copied: what was handed over has not moved
-
-
-def test_parameters_that_vanish_are_left_out_and_new_ones_begin_anew() -> None:
-    before = parameters_of("a", "bb")
-    optimizer = build_optimizer(Adam(), before)
-    for number in range(4):
-        step(optimizer, before, number)
-    after = {"bb": nn.Parameter(before["bb"].detach().clone()), **parameters_of("ccc")}
-    grown = build_optimizer(Adam(), after)
-    import_state(grown, after, export_state(optimizer, before))
-    assert set(export_state(grown, after)) == {"bb/step", "bb/exp_avg", "bb/exp_avg_sq"}
-    step(grown, after, 4)
-    step(optimizer, before, 4)
-    fresh = parameters_of("ccc")
-    step(build_optimizer(Adam(), fresh), fresh, 4)
-    assert torch.equal(after["bb"], before["bb"])
-    assert torch.equal(after["ccc"], fresh["ccc"])
-    assert export_state(grown, after)["bb/step"] == 5
-    assert export_state(grown, after)["ccc/step"] == 1
-
-
-def test_parameters_that_were_never_updated_have_no_state() -> None:
-    parameters = parameters_of("a", "bb")
-    optimizer = build_optimizer(Adam(), parameters)
-    assert export_state(optimizer, parameters) == {}
-
-
 @pytest.mark.parametrize("bad", [{"betas": (1.0, 0.9)}, {"betas": (0.0, -0.1)}, {"eps": 0.0}])
 def test_optimizers_that_cannot_work_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="betas must lie"):
         Adam(**bad)  # type: ignore[arg-type]
+
+
+def test_a_norm_to_clip_at_is_positive() -> None:
+    with pytest.raises(ValueError, match="clip_norm must be positive"):
+        Adam(clip_norm=0.0)

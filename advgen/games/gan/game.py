@@ -38,6 +38,7 @@ class Gan:
                 config.optimizer,
                 self.discriminator_loss,
                 repeat=config.critic_repeats,
+                twice=("discriminator",) if config.r1_gamma > 0 else (),
             ),
             Player("generator", ("generator",), config.optimizer, self.generator_loss),
         )
@@ -78,6 +79,15 @@ class Gan:
     def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
         """Images [n, c, r, r] in [-1, 1]."""
         return networks["generator"](noise.normal("latent", self.config.latent_size))
+
+    def blocks(self) -> list[nn.Module]:
+        """Every residual block of both networks; none of the perceptrons."""
+        return [
+            module
+            for network in self.networks.values()
+            for module in network.modules()
+            if isinstance(module, networks.ResidualBlock)
+        ]
 
     def describe(self) -> list[tuple[str, str]]:
         """What a dry run prints besides phases and parameters."""

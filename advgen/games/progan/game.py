@@ -41,6 +41,7 @@ class Progan:
             self.config.optimizer,
             self.discriminator_loss,
             repeat=self.config.critic_repeats,
+            twice=("discriminator",) if _penalised(self.config.loss) else (),
         )
         return discriminator, Player("generator", ("generator",), self.config.optimizer, self.generator_loss)
 
@@ -105,6 +106,14 @@ class Progan:
         if generator.classes:
             labels = (noise.uniform("label") * generator.classes).long()
         return generator(z, labels, progress.phase.resolution, progress.fade)
+
+    def blocks(self) -> list[nn.Module]:
+        """Every block of both networks."""
+        found: list[nn.Module] = []
+        for network in self.networks.values():
+            assert isinstance(network, (Generator, Discriminator))
+            found += list(network.blocks.values())
+        return found
 
     def describe(self) -> list[tuple[str, str]]:
         """What a dry run prints besides phases and parameters."""
@@ -178,4 +187,12 @@ def _phase(
         fade=fade,
         reset_optimizers=config.reset_optimizers,
         hold=config.hold_steps,
+        statistic_groups=batch // min(config.minibatch_group or batch, batch),
     )
+
+
+def _penalised(loss: WganGp | NonSaturating) -> bool:
+    """Whether a gradient of the discriminator is part of its loss."""
+    if isinstance(loss, WganGp):
+        return loss.weight > 0
+    return max(loss.r1_gamma, *loss.r1_gamma_by_resolution.values(), 0.0) > 0

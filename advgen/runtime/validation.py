@@ -1,0 +1,75 @@
+"""What is refused before anything is built: combinations that are known to be wrong."""
+
+from __future__ import annotations
+
+from advgen.errors import UserError
+from advgen.game import Game, Phase, Recomputes, has_prefix
+from advgen.runtime.config import TrainingConfig
+
+
+def check_setting(game: Game, config: TrainingConfig, size: int) -> None:
+    """Refuse settings that this game cannot be trained with on ``size`` processes.
+
+    Raises:
+        UserError: names the setting, the reason and the way out.
+    """
+    players = {player.name: player for phase in game.phases for player in phase.players}
+    if unknown := set(config.accumulation_by_player) - set(players):
+        raise UserError(
+            f"training.accumulation_by_player names {sorted(unknown)}; the players are {', '.join(players)}."
+        )
+    if unknown := set(config.compile) - set(game.networks):
+        raise UserError(f"training.compile names {sorted(unknown)}; the networks are {', '.join(game.networks)}.")
+    for player in players.values():
+        if both := sorted(set(player.twice) & set(config.compile)):
+            raise UserError(
+                f"training.compile: '{both[0]}' cannot be compiled: player '{player.name}' takes a gradient of its "
+                "gradient (a penalty), and torch.compile has no double backward. Leave it out, or the penalty."
+            )
+    if config.activation_checkpointing and not isinstance(game, Recomputes):
+        raise UserError("training.activation_checkpointing: this game names no blocks. Leave it out.")
+    for phase in game.phases:
+        _check_batch(phase, config, size)
+        if config.engine != "ddp":
+            _check_owners(game, phase, config.engine)
+
+
+def _check_batch(phase: Phase, config: TrainingConfig, size: int) -> None:
+    if phase.batch_size % size:
+        raise UserError(
+            f"Phase '{phase.name}' has a global batch of {phase.batch_size}, which {size} processes do not divide. "
+            "Change the batch size in the recipe, or the number of processes."
+        )
+    for player in phase.players:
+        micro = config.micro_batches(player.name)
+        if micro == 1:
+            continue
+        if phase.batch_size % (size * micro):
+            raise UserError(
+                f"Phase '{phase.name}' has a global batch of {phase.batch_size}, which {size} processes with {micro} "
+                f"micro-batches for player '{player.name}' do not divide. Change training.accumulation."
+            )
+        groups = phase.statistic_groups
+        if groups is not None and groups % (size * micro):
+            raise UserError(
+                f"Phase '{phase.name}' takes a statistic over {groups} group(s) of its batch, which do not fall whole "
+                f"into the {size * micro} micro-batches of player '{player.name}'. Lower training.accumulation, or "
+                "choose smaller groups (the result is another one then)."
+            )
+
+
+def _check_owners(game: Game, phase: Phase, engine: str) -> None:
+    """ZeRO keeps one master copy an engine, so each parameter may have one optimizer only."""
+    owners: dict[str, str] = {}
+    for player in phase.players:
+        for name in player.trains:
+            for path, _ in game.networks[name].named_parameters():
+                full = f"{name}.{path}"
+                if not any(has_prefix(full, prefix) for prefix in phase.trains):
+                    continue
+                if full in owners:
+                    raise UserError(
+                        f"Phase '{phase.name}': '{full}' is trained by players '{owners[full]}' and '{player.name}'. "
+                        f"Under engine {engine} each would keep a copy of its own. Use training.engine: ddp."
+                    )
+                owners[full] = player.name

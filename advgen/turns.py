@@ -1,0 +1,169 @@
+"""One step of a game: every turn of its phase, in order, on this rank's share of the batches."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from advgen.clock import Clock
+from advgen.data.stream import Samples
+from advgen.ema import update_average
+from advgen.errors import UserError
+from advgen.game import Across, Average, Batch, Context, Outcome, Player, Progress
+from advgen.images import to_signed
+from advgen.runtime.config import TrainingConfig
+from advgen.runtime.engine import Engine
+from advgen.runtime.world import Share, World
+from advgen.seeds import Noise
+
+log = logging.getLogger(__name__)
+
+
+class NotFinite(UserError):
+    """A loss or gradient that is NaN or infinite ended the run; the same on all ranks."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a step needs and does not change from phase to phase.
+
+    Attributes:
+        networks: of the game, by name.
+        averages: the game's averages and, by name, the networks that hold them.
+        world: the ranks.
+        config: hardware.
+        seed: of all noise.
+        dtype: of images and noise.
+        labelled: whether the game takes the data's labels.
+    """
+
+    networks: Mapping[str, nn.Module]
+    averages: Sequence[tuple[Average, nn.Module]]
+    world: World
+    config: TrainingConfig
+    seed: int
+    dtype: torch.dtype
+    labelled: bool
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """How images lie in memory."""
+        return torch.channels_last if self.config.channels_last else torch.contiguous_format
+
+    def batch(self, samples: Samples) -> Batch:
+        """Samples of the stream as the losses see them, on the device."""
+        device = self.world.device
+        images = to_signed(torch.from_numpy(samples.images).to(device, non_blocking=True))
+        images = images.to(self.dtype).contiguous(memory_format=self.layout)
+        unlabelled = samples.labels is None or not self.labelled
+        labels = None if unlabelled else torch.from_numpy(samples.labels).to(device, non_blocking=True)
+        return Batch(images, labels)
+
+
+class Step:
+    """Plays steps of one phase with its engines.
+
+    Attributes:
+        skipped: updates in a row that were left out, by player.
+    """
+
+    def __init__(self, table: Table, engines: Mapping[str, Engine]) -> None:
+        self._table, self._engines = table, engines
+        self.skipped: dict[str, int] = {}
+
+    def play(self, clock: Clock, progress: Progress, batches: Iterator[Samples], logged: bool) -> dict[str, Tensor]:
+        """Every turn of the phase, in order; returns scalars if the step is to be logged.
+
+        Raises:
+            NotFinite: more updates in a row than allowed had a loss or gradient that is not finite.
+        """
+        phase, start = progress.phase, clock.samples
+        batch = self._table.batch(next(batches))
+        detached: dict[str, Mapping[str, Tensor]] = {}
+        scalars: dict[str, Tensor] = {}
+        for turn in phase.turns:
+            waiting: list[Player] = []
+            for player in turn.players:
+                if clock.step % player.every:
+                    continue
+                for repeat in range(player.repeat):
+                    if repeat:
+                        start += phase.batch_size
+                        batch = self._table.batch(next(batches))
+                    positions = self._table.world.positions(start, phase.batch_size).to(self._table.world.device)
+                    outcome = self._backward(player, repeat, progress, positions, batch, detached)
+                    detached[player.name] = outcome.detached
+                    if logged:
+                        scalars.update({f"{player.name}/{key}": value for key, value in outcome.scalars.items()})
+                    if turn.update == "alternating":
+                        scalars.update(self._update(player, clock, progress, logged))
+                    elif player not in waiting:
+                        waiting.append(player)
+            for player in waiting:
+                scalars.update(self._update(player, clock, progress, logged))
+        return scalars
+
+    def _backward(
+        self,
+        player: Player,
+        repeat: int,
+        progress: Progress,
+        positions: Tensor,
+        batch: Batch,
+        detached: Mapping[str, Mapping[str, Tensor]],
+    ) -> Outcome:
+        """Micro-batch m of k is every k-th sample of the rank's share, from the m-th on."""
+        table, engine = self._table, self._engines[player.name]
+        count = engine.micro_batches
+        across: Across = table.world if count == 1 else Share(table.world.size * count)
+        shares: list[tuple[Context, Batch]] = []
+        for m in range(count):
+            noise = Noise(table.seed, ("train", player.name, repeat), positions[m::count], table.dtype)
+            left = {name: {key: rows[m::count] for key, rows in values.items()} for name, values in detached.items()}
+            context = Context(table.networks, progress, noise, across, left)
+            images = batch.images[m::count].contiguous(memory_format=table.layout)
+            shares.append((context, Batch(images, None if batch.labels is None else batch.labels[m::count])))
+        return engine.backward(shares)
+
+    def _update(self, player: Player, clock: Clock, progress: Progress, logged: bool) -> dict[str, Tensor]:
+        table, phase = self._table, progress.phase
+        update = self._engines[player.name].update(phase.learning_rates[player.name].at(progress.nimg))
+        if not update.applied:
+            self._count(player, clock, phase.name)
+        else:
+            self.skipped[player.name] = 0
+            for average, network in table.averages:
+                if average.after == player.name:
+                    update_average(network, table.networks[average.of], average.decay.at(clock.nimg, phase.batch_size))
+        if not logged or not update.applied:
+            return {}
+        scalars = {f"{player.name}/gradient_norm": torch.tensor(update.gradient_norm, dtype=torch.float64)}
+        if (limit := player.optimizer.clip_norm) is not None:
+            scalars[f"{player.name}/clipped"] = torch.tensor(float(update.gradient_norm > limit))
+        return scalars
+
+    def _count(self, player: Player, clock: Clock, phase: str) -> None:
+        self.skipped[player.name] = count = self.skipped.get(player.name, 0) + 1
+        allowed = self._table.config.allowed_skips
+        where = f"step {clock.step} ({clock.nimg} images, phase '{phase}')"
+        if count > allowed:
+            row = f", the update number {count} in a row" if allowed else ""
+            raise NotFinite(f"player '{player.name}': its loss or gradient is not finite at {where}{row}")
+        log.warning(
+            "player '%s': loss or gradient not finite at %s; update %d of at most %d in a row is left out",
+            player.name,
+            where,
+            count,
+            allowed,
+        )
+
+
+def averages_of(averages: Sequence[Average], networks: Mapping[str, nn.Module]) -> list[tuple[Average, nn.Module]]:
+    """Each average with a frozen copy of its network as it stands."""
+    copies = [copy.deepcopy(networks[average.of]).eval().requires_grad_(False) for average in averages]
+    return list(zip(averages, copies, strict=True))
