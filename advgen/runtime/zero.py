@@ -201,6 +201,7 @@ def _import_deepspeed(device: str) -> Any:
     """The package, without what it would print and compile."""
     if device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")  # asked for even where there is one process and no launcher
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     import deepspeed
     import deepspeed.ops
