@@ -48,8 +48,8 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
         False: {"loss": {"kind": "non_saturating", "r1_gamma": 0.0}},
     },
 }
-# Four steps in each of train 4, fade 8, train 8, fade 16, train 16; or twenty at 4 (at 16 from the start, a unit near the kink of its
-# rectifier amplifies rounding to 1e-3 in float32 on some engines; float64 gives 1e-15 there).
+# Four steps in each of train 4, fade 8, train 8, fade 16, train 16; or twenty at 4. (With all twenty at 16 pixels a unit
+# near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there.)
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
     "gan": {False: {}},
     "progan": {
@@ -209,7 +209,7 @@ def compare(folder: Path, size: int, case: Case, reference: Case) -> Result:
 
 def rows(results: list[Result]) -> Iterator[str]:
     """The table in Markdown."""
-    yield "| game | engine | penalty | accumulation | phase change | processes | parameters | losses | penalties, scores, norms |"
+    yield "| game | engine | penalty | accumulation | phase change | processes | parameters | losses | other values |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for r in results:
         c = r.case
@@ -230,8 +230,9 @@ def document(results: list[Result], seconds: float, command: str) -> str:
         "",
         f"`{command}`, {platform.machine()} CPU, gloo, Python {platform.python_version()}, {versions}; "
         f"{seconds / 60:.0f} minutes. 20 Adam steps a case, float32. Differences: the largest of any parameter or "
-        f"average (absolute), of any logged loss and of any other logged value (relative to its size, or to 1). "
-        f"Worst parameter: {worst:.1e}; tolerance {TOLERANCE:g} for parameters and losses, {LOOSE:g} for the others. Gradient norms reach {min(norms):.2g} to {max(norms):.2g} by case, so a hidden "
+        "average (absolute), of any logged loss, and of any other logged value (relative to its size, or to 1). Worst "
+        f"parameter: {worst:.1e}; tolerance {TOLERANCE:g} for parameters and losses, {LOOSE:g} for the others. Gradient "
+        f"norms reach {min(norms):.2g} to {max(norms):.2g} by case, so where they pass 1 a hidden "
         "clipping at 1 would show. Cases with a phase change keep Adam's moments across it.",
         "",
         "Exempt, because the gradient is zero by construction:",

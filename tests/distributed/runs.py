@@ -83,12 +83,16 @@ def advgen(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> Non
     assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
 
 
-def accelerate(processes: int) -> tuple[str, ...]:
-    """Launch by accelerate, on a free port. Without ``--multi_gpu`` it starts one process, whatever the number."""
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    flags = ("--multi_gpu", f"--num_processes={processes}", f"--main_process_port={port}")
+        return probe.getsockname()[1]
+
+
+def accelerate(processes: int) -> tuple[str, ...]:
+    """Launch by accelerate, on a free port. Without ``--multi_gpu`` it starts one process, whatever the number."""
+    flags = ("--multi_gpu", f"--num_processes={processes}", f"--main_process_port={free_port()}")
     return ("-m", "accelerate.commands.launch", *flags)
 
 

@@ -1,0 +1,173 @@
+"""Ranks that die, hang or run out of disk, numbers that are none: an end within a limit, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.distributed.runs import (
+    advgen,
+    environment,
+    final_tensors,
+    free_port,
+    make_shards,
+    run_advgen,
+    write_recipe,
+)
+
+LONG: dict[str, Any] = {
+    "game__stabilize_kimg": 2.0,
+    "game__fade_kimg": 2.0,
+    "training__checkpoint_kimg": 0.4,
+    "training__collective_timeout_seconds": 15.0,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faults")
+    make_shards(folder)
+    return folder
+
+
+def start_ranks(folder: Path, recipe: Path, size: int = 2) -> list[subprocess.Popen[str]]:
+    """One process a rank without a launcher that would end the others, as under srun."""
+    port = str(free_port())
+    ranks = []
+    for rank in range(size):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "pipelines", "train", recipe.name],
+                cwd=folder,
+                env={**environment(), **{key: str(value) for key, value in place.items()}},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return ranks
+
+
+def wait_for_checkpoint(ranks: list[subprocess.Popen[str]], run: Path, above: int = 0) -> None:
+    until = time.monotonic() + 120
+    while not any(int(path.parent.name) > above for path in run.glob("checkpoints/*/complete.json")):
+        assert time.monotonic() < until, "no checkpoint in two minutes"
+        assert all(rank.poll() is None for rank in ranks), [rank.communicate()[1] for rank in ranks if rank.poll()]
+        time.sleep(0.05)
+
+
+def same(one: Path, other: Path) -> None:
+    ours, theirs = final_tensors(one), final_tensors(other)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def finish(place: Path, recipe: Path) -> None:
+    """Go on to the end on two ranks."""
+    ranks = start_ranks(place, recipe)
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=240)
+        assert rank.returncode == 0, errors
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_or_hangs_ends_the_others_and_the_run_goes_on(place: Path) -> None:
+    finish(place, write_recipe(place / "quiet.yaml", name="quiet", **LONG))
+    recipe = write_recipe(place / "hurt.yaml", name="hurt", **LONG)
+    run = place / "runs" / "hurt"
+    for above, number, limit in ((0, signal.SIGKILL, 10), (1500, signal.SIGSTOP, 15 + 10)):
+        ranks = start_ranks(place, recipe)
+        wait_for_checkpoint(ranks, run, above)
+        ranks[1].send_signal(number)
+        began = time.monotonic()
+        _, errors = ranks[0].communicate(timeout=limit + 30)
+        assert time.monotonic() - began < limit
+        assert ranks[0].returncode == 75, errors
+        assert errors.count("another process of this run has ended, or did not answer") == 1
+        assert "Traceback" not in errors
+        assert "rank 0 ends at step" in (run / "logs" / "rank-00000.log").read_text()
+        ranks[1].kill()
+        ranks[1].communicate()
+    finish(place, recipe)
+    same(place / "runs" / "quiet", run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(place: Path, number: signal.Signals) -> None:
+    name = f"asked-{number.name}"
+    ranks = start_ranks(place, write_recipe(place / f"{name}.yaml", name=name, **LONG))
+    run = place / "runs" / name
+    wait_for_checkpoint(ranks, run)
+    ranks[1].send_signal(number)
+    codes = []
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=60)
+        codes.append(rank.returncode)
+        assert "Traceback" not in errors
+    assert codes == [85, 143 if number == signal.SIGTERM else 85]
+
+
+def test_time_is_up(place: Path) -> None:
+    recipe = write_recipe(place / "short.yaml", name="short", **{**LONG, "game__stabilize_kimg": 50.0})
+    done = run_advgen(place, "train", recipe.name, "--max-minutes", "0.05")
+    assert done.returncode == 85, done.stderr
+    assert "stopped; the same command goes on from here" in done.stdout
+    assert (place / "runs" / "short" / "checkpoints" / "latest").is_file()
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place(place: Path) -> None:
+    wild = {"game__learning_rate": 1e30, "game__reset_optimizers": False}
+    recipe = write_recipe(place / "wild.yaml", name="wild", **wild)
+    done = run_advgen(place, "train", recipe.name)
+    assert done.returncode == 2
+    assert "loss or gradient is not finite at step" in done.stderr
+    assert "phase 'train 4x4'" in done.stderr
+    assert "The last good checkpoint is runs/wild/checkpoints/000000000000" in done.stderr
+    skipping = write_recipe(place / "skipping.yaml", name="skipping", **wild)
+    done = run_advgen(place, "train", skipping.name, "--on-nonfinite", "skip:3")
+    assert done.returncode == 2
+    assert "the update number 4 in a row" in done.stderr
+    assert "update 3 of at most 3 in a row is left out" in (place / "runs/skipping/logs/rank-00000.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(place: Path, tmp_path: Path) -> None:
+    """A real file system of its own that is full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = os.geteuid() == 0 and shutil.which("mount") is not None
+    if not mounted or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        recipe = write_recipe(place / "full.yaml", name="full", runs=str(disk), **LONG)
+        ranks = start_ranks(place, recipe)
+        wait_for_checkpoint(ranks, disk / "full")
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while file.write(b"\0" * 4096):
+                    pass
+            except OSError:
+                pass
+        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+        assert all(rank.returncode in (2, 75) for rank in ranks), errors
+        assert any("No space left on device" in text or "could not be written" in text for text in errors), errors
+        assert not any("Traceback" in text for text in errors), errors
+        filler.unlink()
+        finish(place, recipe)
+        advgen(place, "train", write_recipe(place / "roomy.yaml", name="roomy", **LONG).name)
+        ours, theirs = final_tensors(disk / "full"), final_tensors(place / "runs" / "roomy")
+        assert max(np.abs(ours[key] - theirs[key]).max() for key in ours if "generator_ema" in key) < 1e-3
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
