@@ -48,7 +48,7 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
         False: {"loss": {"kind": "non_saturating", "r1_gamma": 0.0}},
     },
 }
-# Four steps in each of train 4, fade 8, train 8, fade 16, train 16; or twenty at 4. (With all twenty at 16 pixels a unit
+# Four steps in each of train 4, fade 8, train 8, fade 16, train 16; or twenty at 4. (With twenty at 16 pixels a unit
 # near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there.)
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
     "gan": {False: {}},
@@ -230,9 +230,9 @@ def document(results: list[Result], seconds: float, command: str) -> str:
         "",
         f"`{command}`, {platform.machine()} CPU, gloo, Python {platform.python_version()}, {versions}; "
         f"{seconds / 60:.0f} minutes. 20 Adam steps a case, float32. Differences: the largest of any parameter or "
-        "average (absolute), of any logged loss, and of any other logged value (relative to its size, or to 1). Worst "
-        f"parameter: {worst:.1e}; tolerance {TOLERANCE:g} for parameters and losses, {LOOSE:g} for the others. Gradient "
-        f"norms reach {min(norms):.2g} to {max(norms):.2g} by case, so where they pass 1 a hidden "
+        "average (absolute), of any logged loss, and of any other logged value (relative to its size, or to 1). "
+        f"Worst parameter: {worst:.1e}; tolerance {TOLERANCE:g} for parameters and losses, {LOOSE:g} for others. "
+        f"Gradient norms reach {min(norms):.2g} to {max(norms):.2g} by case, so where they pass 1 a hidden "
         "clipping at 1 would show. Cases with a phase change keep Adam's moments across it.",
         "",
         "Exempt, because the gradient is zero by construction:",

@@ -38,6 +38,7 @@ class ZeroEngine(Engine):
         super().__init__(player, phase, networks, world, config)
         deepspeed = _import_deepspeed(world.device.type)
         self._rank, self._stage = world.rank, ZERO_STAGES[config.engine]
+        self._own = {name for parameter in self.parameters.values() for name in vars(parameter)}
         known = sort_moments(player, self.parameters, moments)
         # A flat range has one count of steps, so parameters of another age (a block that has just begun to learn) get
         # a range of their own.
@@ -153,24 +154,9 @@ class ZeroEngine(Engine):
         for parameter in self.parameters.values():
             parameter.data = parameter.data.clone()
             parameter.grad = None
-            for name in ("_hp_mapping", "grad_accum", "param_idx_in_group", *_ADDED):
-                if hasattr(parameter, name):
-                    delattr(parameter, name)
+            for name in vars(parameter).keys() - self._own:  # bound methods among them that keep an old engine alive
+                delattr(parameter, name)
         del self._engine, self._module
-
-
-# What DeepSpeed hangs on a parameter; some of it are bound methods that keep an old engine alive.
-_ADDED = (
-    "_dp_group",
-    "_zero_optimizer",
-    "_index_in_param_group",
-    "get_full_hp_param",
-    "get_full_hp_grad",
-    "set_full_hp_param",
-    "load_hp_checkpoint_state",
-    "ds_grad_is_ready",
-    "ds_id",
-)
 
 
 def deepspeed_config(player: Player, phase: Phase, size: int, config: TrainingConfig) -> dict[str, Any]:
