@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -51,9 +52,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f"advgen {stage}{place}: {error}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:
-        if error.filename is None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.filename is None and not full:
             raise
-        print(f"advgen {stage}: {error.filename}: {error.strerror}. Free the place, or name another.", file=sys.stderr)
+        place = error.filename or "some file"
+        print(f"advgen {stage}: {place}: {error.strerror}. Free the place, or name another.", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from here.", file=sys.stderr)

@@ -128,7 +128,7 @@ def _shards(recipe: Recipe, data_set: DataSet) -> Iterable[Path]:
 
 
 def _checkpoints(folder: RunFolder) -> list[Path]:
-    return sorted(path.parent for path in folder.checkpoints.glob("*/complete.json"))
+    return sorted(path.parent for path in folder.checkpoints.glob("[0-9]*/complete.json"))
 
 
 def _train(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+class _FileHandler(logging.FileHandler):
+    """A full disk must not put a traceback of the logging itself before the error that is told."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Left out."""
 
 
 @contextmanager
@@ -13,7 +20,7 @@ def rank_log(folder: Path, rank: int) -> Iterator[None]:
     """Append the project's log records to ``folder/logs/rank-RRRRR.log`` while entered."""
     path = folder / "logs" / f"rank-{rank:05d}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    handler = _FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("advgen")
     level = logger.level
@@ -24,4 +31,5 @@ def rank_log(folder: Path, rank: int) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

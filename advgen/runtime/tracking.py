@@ -7,6 +7,7 @@ import netrc
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +24,11 @@ class JsonLines:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record, for others to see at once."""
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:  # a write does not say where it failed
+            raise OSError(error.errno, error.strerror, self._file.name) from None
 
     def sync(self) -> int:
         """Make everything so far durable; returns the length in bytes."""
@@ -38,8 +42,9 @@ class JsonLines:
         self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        """Flush and close."""
-        self._file.close()
+        """Close; every record was flushed when it was written, so a disk that is full by now is no news."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class Mirror(Protocol):

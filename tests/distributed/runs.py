@@ -103,7 +103,7 @@ def torchrun(processes: int) -> tuple[str, ...]:
 
 def final_tensors(run: Path) -> dict[str, np.ndarray]:
     """Every tensor of the newest checkpoint."""
-    newest = max(path.parent for path in (run / "checkpoints").glob("*/complete.json"))
+    newest = max(path.parent for path in (run / "checkpoints").glob("[0-9]*/complete.json"))
     return {
         **{f"networks/{name}": value for name, value in load_file(newest / "networks.safetensors").items()},
         **{f"optimizers/{name}": value.numpy() for name, value in StoredMoments(newest).tensors().items()},

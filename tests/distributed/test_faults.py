@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from tests.distributed.runs import (
-    advgen,
     environment,
     final_tensors,
     free_port,
@@ -60,7 +59,7 @@ def start_ranks(folder: Path, recipe: Path, size: int = 2) -> list[subprocess.Po
 
 def wait_for_checkpoint(ranks: list[subprocess.Popen[str]], run: Path, above: int = 0) -> None:
     until = time.monotonic() + 120
-    while not any(int(path.parent.name) > above for path in run.glob("checkpoints/*/complete.json")):
+    while not any(int(path.parent.name) > above for path in run.glob("checkpoints/[0-9]*/complete.json")):
         assert time.monotonic() < until, "no checkpoint in two minutes"
         assert all(rank.poll() is None for rank in ranks), [rank.communicate()[1] for rank in ranks if rank.poll()]
         time.sleep(0.05)
@@ -166,8 +165,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(place: Path, tmp_pat
         assert not any("Traceback" in text for text in errors), errors
         filler.unlink()
         finish(place, recipe)
-        advgen(place, "train", write_recipe(place / "roomy.yaml", name="roomy", **LONG).name)
-        ours, theirs = final_tensors(disk / "full"), final_tensors(place / "runs" / "roomy")
-        assert max(np.abs(ours[key] - theirs[key]).max() for key in ours if "generator_ema" in key) < 1e-3
+        finish(place, write_recipe(place / "roomy.yaml", name="roomy", **LONG))
+        same(place / "runs" / "roomy", disk / "full")
     finally:
         subprocess.run(["umount", str(disk)], check=True)

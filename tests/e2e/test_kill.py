@@ -22,7 +22,7 @@ def start(folder: Path, recipe: Path) -> subprocess.Popen[bytes]:
 
 
 def newest(run: Path) -> str:
-    return max((path.parent.name for path in run.glob("checkpoints/*/complete.json")), default="")
+    return max((path.parent.name for path in run.glob("checkpoints/[0-9]*/complete.json")), default="")
 
 
 def wait_for_progress(process: subprocess.Popen[bytes], run: Path, before: str) -> None:
