@@ -118,7 +118,7 @@ class Evaluator:
         for path in paths:
             # A phase that only goes on with what the one before it faded in begins with the same images.
             values: dict[tuple[int, float], float] = {}
-            checkpoint = _Once(lambda path=path: read_checkpoint(path, str(self.device)))
+            checkpoint = _Once(lambda path=path: read_checkpoint(path))
             for view in self._views(path):
                 resolution = view.progress.phase.resolution
                 if resolution not in seen and self.reals.held_out is not None:

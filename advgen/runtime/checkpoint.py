@@ -265,7 +265,7 @@ def _remove(path: Path) -> None:
 
 
 def prune_checkpoints(folder: Path, keep: int, every: int | None = None, best: int | None = None) -> None:
-    """Remove checkpoints by rule, and what a killed run left half.
+    """Remove checkpoints by rule. What other ranks may be writing by now is left alone.
 
     Args:
         folder: of checkpoints.
@@ -284,11 +284,10 @@ def prune_checkpoints(folder: Path, keep: int, every: int | None = None, best: i
     for path in within[:-keep]:
         if path.name not in spared:
             _remove(path)
-    sweep(folder)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run left half."""
+    """Remove what a killed run left half; only while no rank writes."""
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 

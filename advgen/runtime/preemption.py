@@ -50,6 +50,6 @@ class StopRequest:
     @property
     def exit_code(self) -> int:
         """130 and 143 for SIGINT and SIGTERM, as shells report them; 85 for whatever else asks to be started again."""
-        if self.signal in (signal.SIGINT, signal.SIGTERM):
-            return 128 + self.signal
-        return REQUEUE
+        if self.signal == signal.SIGINT:
+            return 130
+        return 143 if self.signal == signal.SIGTERM else REQUEUE

@@ -25,7 +25,7 @@ from advgen.runtime.engine import Piece
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.world import World
 
-_FAILED = bytes(32)
+_FAILED = "failed: "
 
 
 class Saver:
@@ -73,15 +73,12 @@ class Saver:
         folder, world = self._folder.checkpoints, self._world
         temporary = temporary_of(folder, checkpoint.clock.nimg)
         try:
-            digest = _FAILED
-            try:
-                digest = bytes.fromhex(write_part(temporary, world.rank, world.size, pieces))
-            finally:
-                digests = world.gather_digests(digest)
-            if _FAILED in digests:
-                raise OSError(f"rank {digests.index(_FAILED)} could not write its part")
+            digests = world.gather_texts(self._write_part(temporary, pieces))
+            for rank, text in enumerate(digests):
+                if text.startswith(_FAILED):
+                    raise OSError(f"rank {rank}: {text.removeprefix(_FAILED)}")
             if world.main:
-                finish_checkpoint(folder, checkpoint, [part.hex() for part in digests])
+                finish_checkpoint(folder, checkpoint, digests)
                 every = self._config.keep_every_kimg
                 prune_checkpoints(
                     folder,
@@ -93,6 +90,13 @@ class Saver:
             self.failure = error
             if world.main:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+    def _write_part(self, temporary: Path, pieces: Mapping[str, Piece]) -> str:
+        """The checksum of this rank's part, or why there is none: the others wait for either."""
+        try:
+            return write_part(temporary, self._world.rank, self._world.size, pieces)
+        except Exception as error:
+            return f"{_FAILED}{error}"
 
     def _best(self) -> int | None:
         """Images seen at the checkpoint with the best value so far of the metric that the recipe names."""

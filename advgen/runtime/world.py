@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -60,11 +61,11 @@ class World:
         self.size = self.accelerator.num_processes
         if config.engine in ZERO_STAGES and not dist.is_initialized():
             backend = "gloo" if cpu else "nccl"  # DeepSpeed wants a group even of one
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)  # pyright: ignore[reportPrivateImportUsage]
         # Batch statistics run inside forward and backward, where DDP's own collectives run too: a group of their
         # own keeps the two sequences from meeting. The same holds for the thread that writes checkpoints.
-        self._statistics = dist.new_group(timeout=timeout) if self.size > 1 else None
-        self._writers = dist.new_group(backend="gloo", timeout=timeout) if self.size > 1 else None
+        self._statistics = _new_group(None, timeout) if self.size > 1 else None
+        self._writers = _new_group("gloo", timeout) if self.size > 1 else None
 
     @property
     def device(self) -> torch.device:
@@ -111,18 +112,20 @@ class World:
         dist.broadcast(content, 0)
         return bytes(content.cpu().numpy()).decode()
 
-    def gather_digests(self, digest: bytes) -> list[bytes]:
-        """32 bytes of every rank, in order of ranks; a collective of the threads that write checkpoints."""
+    def gather_texts(self, text: str) -> list[str]:
+        """A text of at most 500 bytes (what is longer is cut) of every rank, in order; a collective of the writers."""
         if self._writers is None:
-            return [digest]
-        mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+            return [text]
+        mine = torch.frombuffer(bytearray(text.encode()[:500].ljust(500, b"\0")), dtype=torch.uint8)
         parts = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(parts, mine, group=self._writers)
-        return [bytes(part.numpy()) for part in parts]
+        return [bytes(part.numpy()).rstrip(b"\0").decode(errors="replace") for part in parts]
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module under DistributedDataParallel; itself with one process."""
-        return self.accelerator.prepare_model(module)
+        with warnings.catch_warnings():  # accelerate knows no other name of the setting yet
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return self.accelerator.prepare_model(module)
 
     def forget(self) -> None:
         """Let go of everything that accelerate remembers of what was wrapped."""
@@ -191,6 +194,12 @@ class Share:
         )
 
     own = OneSlice.own
+
+
+def _new_group(backend: str | None, timeout: timedelta) -> dist.ProcessGroup:
+    group = dist.new_group(backend=backend, timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def _fingerprint(tensor: Tensor) -> Tensor:

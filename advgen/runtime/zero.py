@@ -196,5 +196,5 @@ def _import_deepspeed(device: str) -> Any:
     if device == "cpu":
         # On a CPU it would compile an operation for inference at first use; a process that is killed meanwhile
         # leaves a lock behind, and every later run hangs at it.
-        deepspeed.ops.__compatible_ops__ = {}
+        deepspeed.ops.__compatible_ops__ = {}  # pyright: ignore[reportAttributeAccessIssue]
     return deepspeed

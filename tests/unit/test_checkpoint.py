@@ -143,6 +143,7 @@ def test_what_a_killed_run_left_is_ignored_and_removed(tmp_path: Path) -> None:
     (tmp_path / ".latest.4242.tmp").write_text("0000")
     (tmp_path / "notes").mkdir()
     assert list_checkpoints(tmp_path) == [whole]
+    module.sweep(tmp_path)
     prune_checkpoints(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [whole.name, "latest", "notes"]
 
@@ -210,8 +211,12 @@ def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_half(
             module.prune_checkpoints(tmp_path, keep=1)
     found = module.list_checkpoints(tmp_path)
     assert [path.name for path in found] == [module.name_of(200), module.name_of(300)]
+    other = module.temporary_of(tmp_path, 400)  # another rank has begun the next one
+    other.mkdir()
     module.prune_checkpoints(tmp_path, keep=1)
     assert [path.name for path in module.list_checkpoints(tmp_path)] == [module.name_of(300)]
+    assert other.is_dir()
+    module.sweep(tmp_path)
     assert not list(tmp_path.glob(".*.tmp"))
 
 
