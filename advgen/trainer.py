@@ -33,7 +33,7 @@ from advgen.runtime.checkpoint import (
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engine import Engine, Moments, NoMoments, Piece
 from advgen.runtime.engines import build_engines, close_engines, collect_state, prepare
-from advgen.runtime.faults import GRACE_SECONDS, Watchdog, lost_contact
+from advgen.runtime.faults import GRACE_SECONDS, Watchdog
 from advgen.runtime.preemption import StopRequest
 from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
@@ -128,7 +128,8 @@ class Trainer:
 
         Raises:
             UserError: the folder's checkpoints are damaged, another process trains there, training diverged, a
-                checkpoint could not be written, or another rank is gone.
+                checkpoint could not be written. Any error of a collective where another rank is gone
+                (:func:`advgen.runtime.faults.lost_contact`).
         """
         limit = self.config.collective_timeout_seconds
         with (
@@ -142,12 +143,9 @@ class Trainer:
                     if not self._play_phase(watch, stop):
                         return False
                 return True
-            except Exception as error:
+            except Exception:
                 _log.exception("rank %d ends at step %d", self.world.rank, self.clock.step)
-                lost = lost_contact(error, limit)
-                if lost is None:
-                    raise
-                raise lost from error
+                raise
             finally:
                 for log in self._logs.values():
                     log.close()

@@ -53,6 +53,18 @@ def train(recipe: Recipe) -> int:
     """Train; 0 at the end, else the code of the wish to stop that was granted (130 Ctrl-C, 143 SIGTERM, 85 others)."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from advgen.runtime.faults import lost_contact
+
+    try:
+        return _train(recipe)
+    except Exception as error:
+        lost = lost_contact(error, recipe.training.collective_timeout_seconds)
+        if lost is None:
+            raise
+        raise lost from error
+
+
+def _train(recipe: Recipe) -> int:
     from advgen.build import build_trainer
     from advgen.runtime.preemption import StopRequest
 

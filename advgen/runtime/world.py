@@ -23,6 +23,7 @@ from advgen.errors import UserError
 from advgen.game import OneSlice
 from advgen.runtime.collectives import Gather
 from advgen.runtime.config import ZERO_STAGES, TrainingConfig
+from advgen.runtime.meeting import wait_for_first
 
 
 class World:
@@ -47,6 +48,7 @@ class World:
         ]
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
+        wait_for_first(config.collective_timeout_seconds)
         # Autocast is the engine's, so that all engines have the same; accelerate is told of none.
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:

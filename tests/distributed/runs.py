@@ -59,10 +59,10 @@ def write_recipe(path: Path, **changes: Any) -> Path:
     return path
 
 
-def make_shards(folder: Path) -> None:
+def make_shards(folder: Path, resolution: int = 16) -> None:
     """``shards`` in ``folder``, by the command line."""
-    write_images(folder / "images")
-    advgen(folder, "shard", "images", "shards", "--resolution", "16", "--shard-samples", "40")
+    write_images(folder / "images", resolution=resolution)
+    advgen(folder, "shard", "images", "shards", "--resolution", str(resolution), "--shard-samples", "40")
 
 
 def environment() -> dict[str, str]:

@@ -6,22 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.distributed.runs import (
-    environment,
-    final_tensors,
-    free_port,
-    make_shards,
-    run_advgen,
-    write_recipe,
-)
+from tests.distributed.ranks import finish, same, start_ranks, wait_for_checkpoint
+from tests.distributed.runs import make_shards, run_advgen, write_recipe
 
 LONG: dict[str, Any] = {
     "game__stabilize_kimg": 2.0,
@@ -36,47 +28,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults")
     make_shards(folder)
     return folder
-
-
-def start_ranks(folder: Path, recipe: Path, size: int = 2) -> list[subprocess.Popen[str]]:
-    """One process a rank without a launcher that would end the others, as under srun."""
-    port = str(free_port())
-    ranks = []
-    for rank in range(size):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        ranks.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "pipelines", "train", recipe.name],
-                cwd=folder,
-                env={**environment(), **{key: str(value) for key, value in place.items()}},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    return ranks
-
-
-def wait_for_checkpoint(ranks: list[subprocess.Popen[str]], run: Path, above: int = 0) -> None:
-    until = time.monotonic() + 120
-    while not any(int(path.parent.name) > above for path in run.glob("checkpoints/[0-9]*/complete.json")):
-        assert time.monotonic() < until, "no checkpoint in two minutes"
-        assert all(rank.poll() is None for rank in ranks), [rank.communicate()[1] for rank in ranks if rank.poll()]
-        time.sleep(0.05)
-
-
-def same(one: Path, other: Path) -> None:
-    ours, theirs = final_tensors(one), final_tensors(other)
-    assert ours.keys() == theirs.keys()
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-
-
-def finish(place: Path, recipe: Path) -> None:
-    """Go on to the end on two ranks."""
-    ranks = start_ranks(place, recipe)
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=240)
-        assert rank.returncode == 0, errors
 
 
 @pytest.mark.slow
