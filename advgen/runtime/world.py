@@ -32,6 +32,7 @@ class World:
     Attributes:
         accelerator: device, precision and DDP.
         rank, size: this process and their number.
+        reductions: the process group in which DeepSpeed's engines reduce; None for engine ddp.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -68,6 +69,8 @@ class World:
         # own keeps the two sequences from meeting. The same holds for the thread that writes checkpoints.
         self._statistics = _new_group(None, timeout) if self.size > 1 else None
         self._writers = _new_group("gloo", timeout) if self.size > 1 else None
+        # DeepSpeed would make one with torch's own limit of half an hour.
+        self.reductions = _new_group(None, timeout) if config.engine in ZERO_STAGES else None
 
     @property
     def device(self) -> torch.device:

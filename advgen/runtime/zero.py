@@ -36,7 +36,7 @@ class ZeroEngine(Engine):
         moments: Moments,
     ) -> None:
         super().__init__(player, phase, networks, world, config)
-        deepspeed = _import_deepspeed(world.device.type)
+        deepspeed = _import_deepspeed(world)
         self._rank, self._stage = world.rank, ZERO_STAGES[config.engine]
         self._own = {name for parameter in self.parameters.values() for name in vars(parameter)}
         known = sort_moments(player, self.parameters, moments)
@@ -55,6 +55,7 @@ class ZeroEngine(Engine):
             config=deepspeed_config(player, phase, world.size, config),
             dist_init_required=False,
         )
+        assert self._engine.data_parallel_group is world.reductions
         self._load(moments, known)
         freeze(networks.values())
 
@@ -183,15 +184,18 @@ def deepspeed_config(player: Player, phase: Phase, size: int, config: TrainingCo
     }
 
 
-def _import_deepspeed(device: str) -> Any:
-    """The package, without what it would print and compile."""
+def _import_deepspeed(world: World) -> Any:
+    """The package, without what it would print and compile, and with a process group that has our time limit."""
+    device = world.device.type
     if device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")  # asked for even where there is one process and no launcher
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     import deepspeed
     import deepspeed.ops
+    import deepspeed.utils.groups
 
+    deepspeed.utils.groups._WORLD_GROUP = world.reductions  # pyright: ignore[reportAttributeAccessIssue]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if device == "cpu":
         # On a CPU it would compile an operation for inference at first use; a process that is killed meanwhile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ def start_ranks(folder: Path, recipe: Path, size: int = 2) -> Ranks:
             subprocess.Popen(
                 [sys.executable, "-m", "pipelines", "train", recipe.name],
                 cwd=folder,
-                env={**environment(), **{key: str(value) for key, value in place.items()}},
+                env={**environment(), "PYTHONFAULTHANDLER": "1", **{key: str(value) for key, value in place.items()}},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -36,13 +37,16 @@ def start_ranks(folder: Path, recipe: Path, size: int = 2) -> Ranks:
 def ended(ranks: Ranks, limit: float) -> list[str]:
     """What each rank wrote to stderr; fails if one does not end within ``limit`` seconds, and ends it."""
     until = time.monotonic() + limit
-    try:
-        return [rank.communicate(timeout=max(0.1, until - time.monotonic()))[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-                rank.communicate()
+    told, late = [], []
+    for number, rank in enumerate(ranks):
+        try:
+            told.append(rank.communicate(timeout=max(0.1, until - time.monotonic()))[1])
+        except subprocess.TimeoutExpired:
+            late.append(number)
+            rank.send_signal(signal.SIGABRT)  # faulthandler tells where it hung
+            told.append(rank.communicate()[1])
+    assert not late, f"ranks {late} did not end within {limit:g} s: {told}"
+    return told
 
 
 def newest(run: Path) -> int:

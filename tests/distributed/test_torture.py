@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,12 @@ class Torture:
         if harm == "asked":
             self._signal(ranks, signal.SIGTERM)
         elif harm == "full disk":
-            filler = self._fill()
+            filler = self._fill(ranks)
         elif harm == "one" or (harm != "all" and self.chance.random() < 0.5):
             self._signal([self.chance.choice(ranks)], signal.SIGKILL)
         else:
             self._signal(ranks, signal.SIGKILL)
+        print(f"{harm} at {newest(self.run)}", flush=True)
         errors = ended(ranks, END_LIMIT)
         self.slowest = max(self.slowest, time.monotonic() - began)
         codes = sorted(rank.returncode for rank in ranks)
@@ -136,16 +138,17 @@ class Torture:
         for rank in ranks:
             rank.send_signal(number)
 
-    def _fill(self) -> Path:
-        """Fill the run's file system to the last byte."""
+    def _fill(self, ranks: Ranks) -> Path:
+        """Keep the run's file system full to the last byte until a rank has ended: removed checkpoints give room."""
         filler = self.run.parent / "filler"
+        until = time.monotonic() + END_LIMIT
         with filler.open("wb", buffering=0) as file:
-            for size in (1 << 16, 1):
-                try:
-                    while file.write(b"\0" * size):
-                        pass
-                except OSError:
-                    pass
+            while all(rank.poll() is None for rank in ranks) and time.monotonic() < until:
+                for size in (1 << 16, 1):
+                    with suppress(OSError):
+                        while file.write(b"\0" * size):
+                            pass
+                time.sleep(0.002)
         return filler
 
 
