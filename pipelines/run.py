@@ -15,6 +15,7 @@ from advgen.data.sources import open_source
 from advgen.errors import UserError
 from advgen.files import sha256, write_text
 from advgen.runtime.run_folder import RunFolder
+from advgen.runtime.slurm import adopt_task
 from advgen.stages import StageLog
 from advgen.strict_config import digest, dump_yaml, plain
 from pipelines.evaluate import evaluate
@@ -36,6 +37,7 @@ class Stopped(Exception):
 
 def main(argv: list[str]) -> int:
     """Run a recipe."""
+    adopt_task(os.environ)
     recipe, dry_run = recipe_from(argv, "run", DESCRIPTION)
     if dry_run:
         return describe(recipe)

@@ -8,15 +8,18 @@ import os
 from pathlib import Path
 
 from advgen.config import Recipe, load_recipe
+from advgen.runtime.slurm import adopt_task
 from pipelines.terminal import TrainingBar, console
 
 DESCRIPTION = """Train a recipe's game; if its run folder has a checkpoint, go on from there.
-Works alone, under `accelerate launch -m pipelines train RECIPE` and under `torchrun -m pipelines train RECIPE`.
+Works alone, under `accelerate launch -m pipelines train RECIPE`, `torchrun -m pipelines train RECIPE`, and as tasks of
+`srun advgen train RECIPE`, one a rank.
 Every key of the recipe is a flag, such as --training.threads 2; `advgen train RECIPE --help` lists them."""
 
 
 def main(argv: list[str]) -> int:
     """Train a recipe."""
+    adopt_task(os.environ)
     recipe, dry_run = recipe_from(argv, "train", DESCRIPTION)
     return describe(recipe) if dry_run else train(recipe)
 
