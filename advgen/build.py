@@ -10,11 +10,12 @@ from typing import cast
 
 import torch
 
+from advgen.capabilities import Samples
 from advgen.config import Recipe, method_of
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
-from advgen.game import Game, ImageSpec, Samples, Timeline, check_game, sampling_networks
+from advgen.game import Game, ImageSpec, Timeline, check_game, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles
 from advgen.runtime.checkpoint import check_same_run, latest_checkpoint, read_checkpoint, restore_networks

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from advgen.capabilities import Samples
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.files import sha256, write_text
-from advgen.game import Game, Progress, Samples, Timeline, sampling_networks
+from advgen.game import Game, Progress, Timeline, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig

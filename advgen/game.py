@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -230,24 +230,6 @@ class Game(Protocol):
     networks: Mapping[str, nn.Module]
     averages: Sequence[Average]
     phases: Sequence[Phase]
-
-
-@runtime_checkable
-class Samples(Protocol):
-    """A game that can draw images."""
-
-    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
-        """One image a noise row: float [n, c, r, r], nominally in [-1, 1], at the progress' resolution."""
-        ...
-
-
-@runtime_checkable
-class Recomputes(Protocol):
-    """A game that names the parts whose inner activations may be computed again instead of kept."""
-
-    def blocks(self) -> Sequence[nn.Module]:
-        """Modules of its networks; each is a function of its inputs and parameters alone."""
-        ...
 
 
 class Timeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advgen.capabilities import Samples as SamplesGame
 from advgen.clock import Clock, Stopwatch
 from advgen.data.stream import ImageStream, Samples
 from advgen.errors import AgreedError, UserError
 from advgen.game import Game, Phase, Progress, Timeline, check_game, sampling_networks
-from advgen.game import Samples as SamplesGame
 from advgen.images import grid, save_png, to_bytes
 from advgen.runtime.checkpoint import (
     Checkpoint,
@@ -137,6 +138,8 @@ class Trainer:
             self.folder.locked() if self.world.main else nullcontext(),
             Watchdog(limit + GRACE_SECONDS, f"{self.folder.path}: rank {self.world.rank}") as self._watchdog,
         ):
+            place = (self.world.rank, self.world.size, platform.node(), self.world.device)
+            _log.info("rank %d of %d on host %s, %s", *place)
             try:
                 self._open(watch)
                 while not self.timeline.done(self.clock):
@@ -168,7 +171,7 @@ class Trainer:
             path = self.folder.checkpoints / name
             self._restore(read_checkpoint(path, verify=False))
             watch.resumed(path)
-            _log.info("rank %d of %d goes on from %s", self.world.rank, self.world.size, path)
+            _log.info("goes on from %s", path)
             return
         for log in self._logs.values():
             log.cut(0)

@@ -17,6 +17,8 @@ STAGES = {
     "evaluate": "take metrics of a run's checkpoints",
     "sample": "draw images from a run",
     "report": "write a run's report as one HTML file",
+    "export": "write a run's networks as files that stand alone, with a model card",
+    "inspect": "tell what stands in a run, a checkpoint or a file of tensors",
 }
 
 USAGE = "\n".join(

@@ -9,7 +9,8 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from advgen.game import Game, Phase, Recomputes
+from advgen.capabilities import Recomputes
+from advgen.game import Game, Phase
 from advgen.runtime.config import ZERO_STAGES, TrainingConfig
 from advgen.runtime.engine import DdpEngine, Engine, Moments, Piece
 from advgen.runtime.world import World

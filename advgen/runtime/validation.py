@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from advgen.capabilities import Recomputes
 from advgen.errors import UserError
-from advgen.game import Game, Phase, Recomputes, has_prefix
+from advgen.game import Game, Phase, has_prefix
 from advgen.runtime.config import TrainingConfig
 
 

@@ -93,6 +93,7 @@ def cluster() -> Iterator[Cluster]:
     if missing or os.geteuid() != 0:
         pytest.skip(f"a SLURM of one's own needs root, and {missing} (Debian: apt-get install slurm-wlm munge)")
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o711)  # munged wants its socket within reach of all
     ports = {name: free_port() for name in ("control", "first", "second")}
     host = socket.gethostname().split(".")[0]
     (folder / "slurm.conf").write_text(CONFIG.format(host=host, folder=folder, **ports))

@@ -80,6 +80,10 @@ class Gan:
         """Images [n, c, r, r] in [-1, 1]."""
         return networks["generator"](noise.normal("latent", self.config.latent_size))
 
+    def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """The generator as it is: takes ``z``, float32 [n, latents] from N(0, 1)."""
+        return networks["generator"], {"z": torch.linspace(-1, 1, 2 * self.config.latent_size).reshape(2, -1)}
+
     def blocks(self) -> list[nn.Module]:
         """Every residual block of both networks; none of the perceptrons."""
         return [

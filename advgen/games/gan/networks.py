@@ -46,7 +46,7 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """[n, latents] to [n, c, r, r]."""
-        x = self.first(z).reshape(len(z), -1, 4, 4)
+        x = self.first(z).unflatten(1, (-1, 4, 4))
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index < len(self.blocks) - 1:

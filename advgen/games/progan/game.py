@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from advgen.errors import UserError
 from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
 from advgen.games.progan.config import NonSaturating, ProganConfig, WganGp
-from advgen.games.progan.networks import Discriminator, Generator, fade_images, resolutions
+from advgen.games.progan.networks import Discriminator, Generator, GeneratorAt, fade_images, resolutions
 from advgen.losses import adversarial, penalties
 from advgen.precision import at_least_float32
 from advgen.schedules import LearningRate
@@ -106,6 +106,15 @@ class Progan:
         if generator.classes:
             labels = (noise.uniform("label") * generator.classes).long()
         return generator(z, labels, progress.phase.resolution, progress.fade)
+
+    def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """Takes ``z``, float32 [n, latents] from N(0, 1), and with classes ``labels``, int64 [n]."""
+        generator = networks["generator"]
+        assert isinstance(generator, Generator)
+        inputs = {"z": torch.linspace(-1, 1, 2 * self.config.latents).reshape(2, -1)}
+        if generator.classes:
+            inputs["labels"] = torch.arange(2) % generator.classes
+        return GeneratorAt(generator, progress.phase.resolution, progress.fade), inputs
 
     def blocks(self) -> list[nn.Module]:
         """Every block of both networks."""

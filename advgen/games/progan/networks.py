@@ -47,7 +47,7 @@ class GeneratorStart(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """[n, latents] to [n, channels, 4, 4]."""
-        x = self.dense(pixel_norm(z)).reshape(len(z), -1, 4, 4)
+        x = self.dense(pixel_norm(z)).unflatten(1, (-1, 4, 4))
         x = pixel_norm(leaky(x + self.bias.reshape(1, -1, 1, 1)))
         return pixel_norm(leaky(self.conv(x)))
 
@@ -95,6 +95,18 @@ class Generator(nn.Module):
             coarse = F.interpolate(self.to_rgb[str(steps[-2])](x), scale_factor=2.0, mode="nearest")
             image = coarse.lerp(image, fade)
         return image
+
+
+class GeneratorAt(nn.Module):
+    """The generator at one resolution and fade, as a module of tensors alone."""
+
+    def __init__(self, generator: Generator, resolution: int, fade: float) -> None:
+        super().__init__()
+        self.generator, self.resolution, self.fade = generator, resolution, fade
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[n, latents] (and int64 [n]) to images [n, c, r, r]."""
+        return self.generator(z, labels, self.resolution, self.fade)
 
 
 class DiscriminatorBlock(nn.Module):

@@ -1,0 +1,41 @@
+"""What a game may be able to do besides being trained; asked for by ``isinstance``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from advgen.game import Progress
+from advgen.seeds import Noise
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A game that can draw images."""
+
+    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
+        """One image a noise row: float [n, c, r, r], nominally in [-1, 1], at the progress' resolution."""
+        ...
+
+
+@runtime_checkable
+class Recomputes(Protocol):
+    """A game that names the parts whose inner activations may be computed again instead of kept."""
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Modules of its networks; each is a function of its inputs and parameters alone."""
+        ...
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """A game whose images one plain module can draw, without the game and its code."""
+
+    def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """The module, and an example of each of its inputs, two rows each, by the name of the argument.
+
+        The module returns images: float32 [n, c, r, r], nominally in [-1, 1], at the progress' resolution and fade.
+        """
+        ...

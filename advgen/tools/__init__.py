@@ -1,0 +1,1 @@
+"""What a person looks at a run's files with, and takes them elsewhere."""
