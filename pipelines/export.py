@@ -11,8 +11,8 @@ from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import parse, read_yaml
 from pipelines.terminal import console
 
-_DESCRIPTION = """Write a checkpoint's networks (moving averages) as safetensors with the recipe and a model card, and
-what draws the images as TorchScript or ONNX. What is written is read back, run and compared. ONNX needs advgen[export]."""
+_DESCRIPTION = """Write a checkpoint's networks (moving averages) as safetensors with recipe and model card, and what
+draws the images as TorchScript or ONNX. What is written is read back, run and compared. ONNX needs advgen[export]."""
 
 
 def main(argv: list[str]) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from advgen.build import build_game, build_trainer  # noqa: E402
@@ -141,7 +142,7 @@ def main() -> None:
         warm = 10
         recipe = recipe_of(folder, given.channels, warm + given.block * given.pairs, given.batch)
         trainer, world = build_trainer(recipe)
-        images = torch.from_numpy(trainer.stream.read(range(given.batch)).images).float() / 127.5 - 1
+        images = torch.from_numpy(trainer.stream.read(np.arange(given.batch)).images).float() / 127.5 - 1
         pairs = Pairs(Bare(build_game(recipe), images), given.block, warm)
         trainer.run(pairs, StopRequest())
         world.close()
