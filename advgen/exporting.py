@@ -64,6 +64,7 @@ def export_run(
         write_text(temporary / "README.md", render(card))
         write_json(temporary / "export.json", asdict(card))
         for file in temporary.iterdir():
+            file.chmod(0o644)  # to be handed on; safetensors keeps its files to their owner
             sync_file(file)
         os.replace(temporary, target)
         sync_folder(target.parent)
@@ -119,8 +120,7 @@ def _write(
         commit=known.get("commit"),
         networks=rows,
         inputs=[
-            (name, str(value.dtype).removeprefix("torch."), ("n", *value.shape[1:]))  # pyright: ignore[reportArgumentType]
-            for name, value in inputs.items()
+            (name, str(value.dtype).removeprefix("torch."), list(value.shape[1:])) for name, value in inputs.items()
         ],
         formats=written,
         metrics=_metrics(run, checkpoint.clock.nimg),

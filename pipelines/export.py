@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from advgen.config import Recipe
 from advgen.errors import UserError
 from advgen.runtime.run_folder import RunFolder
@@ -35,5 +37,5 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--formats: unknown {sorted(unknown)}. Known: {', '.join(FORMATS)}.")
     target = export_run(recipe, folder, given.checkpoint, given.to, formats)
     for path in sorted(target.iterdir()):
-        console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        console.print(f"{path}: {decimal(path.stat().st_size)}")
     return 0

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from pipelines.terminal import console
@@ -43,11 +44,11 @@ def _run(facts: dict[str, Any]) -> None:
         f"last trained on {facts['device']}, {facts['world_size']} processes{speed}; commit {facts['commit']}"
     )
     console.print(f"data: manifest {facts['data']}")
-    table = Table("checkpoint", "MB", "ranks", "at", "state")
+    table = Table("checkpoint", "size", "ranks", "at", "state")
     for brief in facts["checkpoints"]:
         table.add_row(
             Path(brief["path"]).name,
-            f"{brief['bytes'] / 1e6:.1f}",
+            decimal(brief["bytes"]),
             str(brief["ranks"]),
             _moment(brief["ended"]),
             brief["problem"] or "whole",
@@ -64,7 +65,9 @@ def _moment(ended: int | None) -> str:
 
 
 def _checkpoint(facts: dict[str, Any]) -> None:
-    console.print(f"{facts['path']}: {facts['bytes'] / 1e6:.1f} MB, {_moment(facts['ended'])}, {facts['ranks']} ranks")
+    console.print(
+        f"{facts['path']}: {decimal(facts['bytes'])}, {_moment(facts['ended'])}, written by {facts['ranks']} ranks"
+    )
     if facts["problem"]:
         console.print(facts["problem"])
         return
@@ -82,7 +85,7 @@ def _checkpoint(facts: dict[str, Any]) -> None:
 
 
 def _file(facts: dict[str, Any]) -> None:
-    console.print(f"{facts['path']}: {facts['bytes'] / 1e6:.1f} MB")
+    console.print(f"{facts['path']}: {decimal(facts['bytes'])}")
     for key, value in facts["metadata"].items():
         console.print(f"{key}: {value}", markup=False)
     table = Table("tensor", "type", "shape", "mean", "deviation", "largest", "not finite")

@@ -22,7 +22,7 @@ class Card:
         manifest: digest of the training data.
         versions, commit: of the training; None where they are not known.
         networks: file, what is in it and number of parameters, in order.
-        inputs: names, types and shapes of what the drawing module takes, for people.
+        inputs: names, types and shapes (without the batch) of what the drawing module takes.
         formats: further files by format, each with its largest relative difference.
         metrics: records of the checkpoint.
         picture: name of a picture beside the card, or None.
@@ -41,7 +41,7 @@ class Card:
     versions: Mapping[str, str]
     commit: str | None
     networks: Sequence[tuple[str, str, int]]
-    inputs: Sequence[tuple[str, str, tuple[int, ...]]]
+    inputs: Sequence[tuple[str, str, list[int]]]
     formats: Mapping[str, tuple[str, float]]
     metrics: Sequence[Mapping[str, Any]]
     picture: str | None

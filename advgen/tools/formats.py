@@ -97,6 +97,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # the comparison finds what it fears
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # two inputs share it: that is meant
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             yield
     finally:
