@@ -97,7 +97,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
-            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # the comparison finds what it fears
+            # What tracing fears, the comparison finds.
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
             warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # two inputs share it: that is meant
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             yield
