@@ -320,10 +320,14 @@ def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
     Raises:
         UserError: names every setting that differs, then and now.
     """
-    path = latest_checkpoint(folder)
-    if path is None:
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            stored = read_about(path)
+            break
+        except UserError:  # the trainer passes over it, and says so
+            continue
+    else:
         return
-    stored = read_about(path)
     differing = sorted(key for key in {*stored, *about} if stored.get(key) != about.get(key))
     if differing:
         rows = [f"  {key}: {stored.get(key)!r} then, {about.get(key)!r} now" for key in differing]

@@ -208,10 +208,10 @@ def _new_group(backend: str | None, timeout: timedelta) -> dist.ProcessGroup:
 
 
 def _fingerprint(tensor: Tensor) -> Tensor:
-    """int64 [2]: sums of a tensor's bits, plain and weighted by position; equal for equal tensors."""
+    """int64 [4]: sums of a tensor's bits, plain and weighted by position, in halves; equal for equal tensors."""
     flat = tensor.detach().contiguous().flatten()
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     bits = flat.view(widths[flat.element_size()]).to(torch.int64) if flat.dtype != torch.bool else flat.to(torch.int64)
     weights = torch.arange(1, len(bits) + 1, device=bits.device, dtype=torch.int64)
-    # Half of the range is left free so that the negative of a sum exists.
-    return torch.stack((bits.sum(), (bits * weights).sum())) >> 1
+    sums = torch.stack((bits.sum(), (bits * weights).sum()))  # modulo 2**64
+    return torch.cat((sums >> 32, sums & 0xFFFFFFFF))  # halves, so that the negative of each exists

@@ -130,3 +130,29 @@ def test_what_is_known_to_be_wrong_is_refused_before_anything_is_built(place: Pa
     assert text in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not (place / "runs" / f"refused-{case}" / "checkpoints").exists()
+
+
+def test_bf16_is_near_float32_and_the_same_on_two_processes(place: Path) -> None:
+    """Under autocast the networks are rounded to 8 bits; parameters, moments and penalties are not."""
+    short = {"training__precision": "bf16"}
+    advgen(place, "train", write_recipe(place / "exact.yaml", name="exact").name)
+    advgen(place, "train", write_recipe(place / "bf1.yaml", name="bf1", **short).name)
+    advgen(place, "train", write_recipe(place / "bf2.yaml", name="bf2", **short).name, launcher=torchrun(2))
+    runs = [place / "runs" / name for name in ("exact", "bf1", "bf2")]
+    assert all(value.dtype == np.float32 for value in final_tensors(runs[1]).values())
+    # Twenty steps of Adam at .001 move a weight by .02 at most: near means that most of the way is the same.
+    assert 1e-5 < furthest(runs[0], runs[1]) < 0.02
+    assert furthest(runs[1], runs[2]) < 0.02
+    first = [logged(run)[0]["values"]["discriminator/loss"] for run in runs]
+    assert first[0] != first[1]
+    assert first[1] == pytest.approx(first[0], rel=0.05)
+    assert first[2] == pytest.approx(first[1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_compiled_generator_makes_the_same_run(place: Path) -> None:
+    plain = write_recipe(place / "eager.yaml", name="eager")
+    compiled = write_recipe(place / "compiled.yaml", name="compiled", training__compile=["generator"])
+    for recipe in (plain, compiled):
+        advgen(place, "train", recipe.name)
+    assert furthest(place / "runs" / "eager", place / "runs" / "compiled") < 1e-5

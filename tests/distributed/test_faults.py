@@ -120,3 +120,25 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(place: Path, tmp_pat
         same(place / "runs" / "roomy", disk / "full")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(place: Path) -> None:
+    short: dict[str, Any] = {"training__checkpoint_kimg": 0.05}
+    for name in ("sound", "damaged"):
+        done = run_advgen(place, "train", write_recipe(place / f"{name}.yaml", name=name, **short).name)
+        assert done.returncode == 0, done.stderr
+    run = place / "runs" / "damaged"
+    ends = sorted(path.parent for path in run.glob("checkpoints/[0-9]*/complete.json"))
+    file = ends[-1] / "networks.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"torn")
+    done = run_advgen(place, "train", "damaged.yaml")
+    assert done.returncode == 0, done.stderr
+    assert f"skipped: runs/damaged/checkpoints/{ends[-1].name}/networks.safetensors: is damaged" in done.stdout
+    assert f"going on from runs/damaged/checkpoints/{ends[-2].name}" in done.stdout
+    same(place / "runs" / "sound", run)
+    for path in run.glob("checkpoints/[0-9]*/state.json"):
+        path.write_text("{}")
+    done = run_advgen(place, "train", "damaged.yaml")
+    assert done.returncode == 2
+    assert "no checkpoint is whole" in done.stderr
+    assert "Traceback" not in done.stderr
