@@ -152,10 +152,9 @@ def test_bf16_is_near_float32_and_the_same_on_two_processes(place: Path) -> None
 @pytest.mark.slow
 def test_a_compiled_generator_makes_the_same_run(place: Path) -> None:
     """In float64: in float32 fused kernels round otherwise, of which twenty steps of Adam make 2e-3."""
-    plain = write_recipe(place / "eager.yaml", name="eager", training__precision="float64")
-    compiled = write_recipe(
-        place / "compiled.yaml", name="compiled", training__compile=["generator"], training__precision="float64"
-    )
+    exact: dict[str, Any] = {"training__precision": "float64"}
+    plain = write_recipe(place / "eager.yaml", name="eager", **exact)
+    compiled = write_recipe(place / "compiled.yaml", name="compiled", training__compile=["generator"], **exact)
     for recipe in (plain, compiled):
         advgen(place, "train", recipe.name)
     assert furthest(place / "runs" / "eager", place / "runs" / "compiled") < 1e-5
