@@ -8,8 +8,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,35 +43,9 @@ from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
 from advgen.seeds import Noise
 from advgen.turns import NotFinite, Step, Table, averages_of
+from advgen.watch import Status, Watch
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a person watching may want to see."""
-
-    nimg: int
-    total_nimg: int
-    phase: str
-    fade: float
-    images_per_second: float
-
-
-class Watch(Protocol):
-    """Somebody who watches the training."""
-
-    def resumed(self, checkpoint: Path) -> None:
-        """The run goes on from a checkpoint."""
-        ...
-
-    def warned(self, text: str) -> None:
-        """Something is wrong that does not end the run."""
-        ...
-
-    def step(self, status: Status) -> None:
-        """A step was done."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from advgen.clock import duration
 
 if TYPE_CHECKING:
-    from advgen.trainer import Status
+    from advgen.watch import Status
 
 _terminal = Console(highlight=False, soft_wrap=True)
 console = _terminal if _terminal.is_terminal else Console(highlight=False, soft_wrap=True, width=120)
@@ -50,7 +50,7 @@ def counting(what: str) -> Iterator[Counting]:
 
 
 class TrainingBar:
-    """Shows the training; a :class:`advgen.trainer.Watch`.
+    """Shows the training; a :class:`advgen.watch.Watch`.
 
     Time left is that at the present rate: a later phase of a growing network is slower.
     """

@@ -35,7 +35,7 @@ from advgen.ema import update_average  # noqa: E402
 from advgen.game import Batch, Context, Game, OneSlice, Progress  # noqa: E402
 from advgen.runtime.preemption import StopRequest  # noqa: E402
 from advgen.seeds import Noise  # noqa: E402
-from advgen.trainer import Status  # noqa: E402
+from advgen.watch import Status  # noqa: E402
 from tests.distributed.runs import make_shards  # noqa: E402
 
 

@@ -17,7 +17,7 @@ from advgen.games.progan.config import ProganConfig
 from advgen.games.progan.game import Progan
 from advgen.runtime.checkpoint import StoredMoments, latest_checkpoint, read_checkpoint
 from advgen.runtime.preemption import StopRequest
-from advgen.trainer import Status
+from advgen.watch import Status
 from tests.distributed.runs import logged, make_shards, write_recipe
 
 GAME_SETTINGS: dict[str, dict[str, Any]] = {

@@ -72,6 +72,11 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
+    def idle(self) -> bool:
+        """Whether both nodes wait for work."""
+        command = ["sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D"]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout.strip() == "2"
+
     def job(self, number: str) -> dict[str, str]:
         """What SLURM knows of a job."""
         words = self.ask("scontrol", "show", "job", number).split()
@@ -117,12 +122,10 @@ def cluster() -> Iterator[Cluster]:
         start("slurmctld", "-D")
         start("slurmd", "-D", "-N", "n0")
         start("slurmd", "-D", "-N", "n1")
-        idle = ("sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D")
-        ask = lambda: subprocess.run(idle, env=made.environment, capture_output=True, text=True).stdout.strip()  # noqa: E731
-        wait_for(lambda: ask() == "2", f"both nodes are idle; see {folder}", 60)
+        wait_for(made.idle, f"both nodes are idle; see {folder}", 60)
         yield made
         subprocess.run(["scancel", "--user=root", "--full"], env=made.environment, capture_output=True)
-        wait_for(lambda: ask() == "2", "no job is left", 60)
+        wait_for(made.idle, "no job is left", 60)
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
