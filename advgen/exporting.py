@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import dump_yaml
 from advgen.tools.card import Card, render
 from advgen.tools.formats import write_onnx, write_torchscript
+from advgen.tools.inspection import read_json, read_records
 
 WRITERS = {"torchscript": ("TorchScript", "model.pt", write_torchscript), "onnx": ("ONNX", "model.onnx", write_onnx)}
 FORMATS = ("safetensors", *WRITERS)
@@ -101,7 +101,7 @@ def _write(
         rows.append((f"{name}.safetensors", about, sum(p.numel() for p in networks[name].parameters())))
     inputs, written = _draw_formats(folder, game, networks, progress, formats)
     write_text(folder / "config.yaml", dump_yaml(recipe))
-    known = json.loads(run.provenance.read_text()) if run.provenance.is_file() else {}
+    known = read_json(run.provenance)
     picture = run.samples / f"{name_of(checkpoint.clock.nimg)}.png"
     if picture.is_file():
         shutil.copyfile(picture, folder / "samples.png")
@@ -153,5 +153,4 @@ def _progress(game: Game, checkpoint: Checkpoint) -> Progress:
 
 
 def _metrics(run: RunFolder, nimg: int) -> list[Mapping[str, Any]]:
-    lines = run.metrics.read_text().splitlines() if run.metrics.is_file() else []
-    return [record for record in map(json.loads, lines) if record["nimg"] == nimg and record["checkpoint"]]
+    return [record for record in read_records(run.metrics) if record["nimg"] == nimg and record["checkpoint"]]

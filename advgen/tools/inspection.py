@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from advgen.errors import UserError
-from advgen.runtime.checkpoint import COMPLETE, NETWORKS, STATE, StoredMoments, list_checkpoints, verify_checkpoint
+from advgen.runtime.checkpoint import COMPLETE, NETWORKS, STATE, StoredMoments, verify_checkpoint
 from advgen.runtime.run_folder import RunFolder
+from advgen.strict_config import read_yaml
 
 Facts = dict[str, Any]
 
@@ -40,11 +40,13 @@ def inspect(place: Path) -> Facts:
 
 
 def _run(folder: RunFolder) -> Facts:
-    config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    provenance = json.loads(folder.provenance.read_text()) if folder.provenance.is_file() else {}
-    checkpoints = [_brief(path) for path in list_checkpoints(folder.checkpoints)]
-    records = list(_records(folder.log))
-    metrics = [r for r in _records(folder.metrics) if r.get("checkpoint") is not None]
+    config: Any = read_yaml(folder.config).values
+    provenance = read_json(folder.provenance)
+    folders = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
+    # Those without their mark of completion, too: nothing of ours leaves such a folder under a checkpoint's name.
+    checkpoints = [_brief(path) for path in sorted(folders) if path.name.isdecimal() and path.is_dir()]
+    records = list(read_records(folder.log))
+    metrics = [r for r in read_records(folder.metrics) if r.get("checkpoint") is not None]
     newest = max((record["nimg"] for record in metrics), default=None)
     last = records[-1] if records else {}
     rates = [record["images_per_second"] for record in records if record["kind"] == "rate"]
@@ -151,7 +153,23 @@ def _statistics(tensor: Tensor) -> Facts:
     }
 
 
-def _records(path: Path) -> Iterator[Facts]:
+def read_json(path: Path) -> Facts:
+    """A JSON object; an empty one where there is no file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if isinstance(found, dict):
+            return found
+        reason = "no object"
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(f"{path}: is not JSON as a run writes it ({reason}). Remove it; nothing else depends on it.")
+
+
+def read_records(path: Path) -> Iterator[Facts]:
     """Lines of a log; a last one that a killed run has written half is left out."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:

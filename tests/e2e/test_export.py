@@ -133,6 +133,16 @@ def test_inspect_finds_damage(run: Path, tmp_path: Path, cli: Cli) -> None:
         done = cli("inspect", place)
         assert done.returncode == 1
         assert "is damaged (its checksum differs)" in " ".join(done.stdout.split())
+    (newest(run) / "complete.json").unlink()
+    done = cli("inspect", run)
+    assert done.returncode == 1
+    assert "is not a complete checkpoint" in " ".join(done.stdout.split())
+    for file, content in ((run / "run.json", "{"), (run / "config.yaml", "name: !!python/name:os.system x")):
+        file.write_text(content)
+        done = cli("inspect", run)
+        assert done.returncode == 2
+        assert str(file) in done.stderr
+        assert "Traceback" not in done.stderr
     (tmp_path / "file.safetensors").write_bytes(b"no tensors")
     for place, text in ((tmp_path / "file.safetensors", "cannot be read"), (tmp_path, "is no run folder")):
         done = cli("inspect", place)
