@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 
 from advgen.capabilities import Samples
 from advgen.config import Recipe, method_of
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
-from advgen.game import Game, ImageSpec, Timeline, check_game, sampling_networks
+from advgen.game import Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles
-from advgen.runtime.checkpoint import check_same_run, latest_checkpoint, read_checkpoint, restore_networks
+from advgen.runtime.checkpoint import (
+    Checkpoint,
+    check_same_run,
+    latest_checkpoint,
+    read_checkpoint,
+    restore_networks,
+)
 from advgen.runtime.run_folder import RunFolder, provenance
 from advgen.runtime.tracking import NoMirror, open_mirror
 from advgen.runtime.world import World
@@ -127,12 +134,23 @@ def draw_samples(recipe: Recipe, folder: RunFolder, count: int, seed: int) -> to
     game = build_game(recipe)
     if path is None or not isinstance(game, Samples):
         raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
-    checkpoint = read_checkpoint(path)
-    averages = {average.name: copy.deepcopy(game.networks[average.of]) for average in game.averages}
-    restore_networks({**game.networks, **averages}, checkpoint.networks)
-    timeline = Timeline(game.phases)
-    done = timeline.done(checkpoint.clock)
-    progress = timeline.at_end_of(len(game.phases) - 1) if done else timeline.progress(checkpoint.clock)
+    networks, progress = restored(game, read_checkpoint(path))
     with torch.no_grad():
         noise = Noise(seed, ("draw",), torch.arange(count))
-        return to_bytes(game.sample(sampling_networks(game, game.networks, averages), progress, noise))
+        return to_bytes(game.sample(networks, progress, noise))
+
+
+def restored(game: Game, checkpoint: Checkpoint) -> tuple[dict[str, nn.Module], Progress]:
+    """The networks to draw with, averages in their networks' places, and where the checkpoint stands.
+
+    At a phase's end that is the phase, wholly faded in, and not the beginning of the next.
+
+    Raises:
+        UserError: the checkpoint is another game's.
+    """
+    averages = {average.name: copy.deepcopy(game.networks[average.of]) for average in game.averages}
+    restore_networks({**game.networks, **averages}, checkpoint.networks)
+    timeline, ended = Timeline(game.phases), checkpoint.ended
+    inside = timeline.progress(checkpoint.clock)
+    progress = timeline.at_end_of(ended) if ended is not None and ended >= 0 else inside
+    return sampling_networks(game, game.networks, averages), progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,18 +12,19 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advgen.build import build_game
+from advgen.build import build_game, restored
 from advgen.capabilities import Exports
 from advgen.config import Recipe
 from advgen.errors import UserError
+from advgen.evaluation import read_records
 from advgen.files import sync_file, sync_folder, write_json, write_text
-from advgen.game import Game, Progress, Timeline, sampling_networks
-from advgen.runtime.checkpoint import Checkpoint, latest_checkpoint, name_of, read_checkpoint, restore_networks
+from advgen.game import Game, Progress
+from advgen.runtime.checkpoint import Checkpoint, latest_checkpoint, name_of, read_checkpoint
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import dump_yaml
 from advgen.tools.card import Card, render
 from advgen.tools.formats import write_onnx, write_torchscript
-from advgen.tools.inspection import read_json, read_records
+from advgen.tools.inspection import read_json
 
 WRITERS = {"torchscript": ("TorchScript", "model.pt", write_torchscript), "onnx": ("ONNX", "model.onnx", write_onnx)}
 FORMATS = ("safetensors", *WRITERS)
@@ -56,11 +56,13 @@ def export_run(
     if target.exists():
         raise UserError(f"{target}: is there already. Remove it, or name another folder by --to.")
     game = build_game(recipe)
-    networks = _restored(game, checkpoint)
+    networks, progress = restored(game, checkpoint)
+    for network in networks.values():
+        network.float().eval().requires_grad_(False)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        card = _write(temporary, recipe, folder, game, checkpoint, networks, formats)
+        card = _write(temporary, recipe, folder, game, checkpoint, networks, progress, formats)
         write_text(temporary / "README.md", render(card))
         write_json(temporary / "export.json", asdict(card))
         for file in temporary.iterdir():
@@ -73,14 +75,6 @@ def export_run(
     return target
 
 
-def _restored(game: Game, checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """The networks to draw with, by the name of the network, in evaluation mode."""
-    averages = {average.name: copy.deepcopy(game.networks[average.of]) for average in game.averages}
-    restore_networks({**game.networks, **averages}, checkpoint.networks)
-    networks = sampling_networks(game, game.networks, averages)
-    return {name: network.float().eval().requires_grad_(False) for name, network in networks.items()}
-
-
 def _write(
     folder: Path,
     recipe: Recipe,
@@ -88,9 +82,9 @@ def _write(
     game: Game,
     checkpoint: Checkpoint,
     networks: Mapping[str, nn.Module],
+    progress: Progress,
     formats: Sequence[str],
 ) -> Card:
-    progress = _progress(game, checkpoint)
     averaged = {average.of: average.name for average in game.averages}
     rows: list[tuple[str, str, int]] = []
     for name in averaged or networks:  # what is not averaged beside something that is, is no use for drawing
@@ -142,14 +136,6 @@ def _draw_formats(
             title, file, write = WRITERS[format]
             written[title] = (file, write(module.eval(), inputs, folder / file))
     return inputs, written
-
-
-def _progress(game: Game, checkpoint: Checkpoint) -> Progress:
-    """Where the checkpoint stands; at a phase's end that phase, wholly faded in, and not the beginning of the next."""
-    timeline = Timeline(game.phases)
-    if checkpoint.ended is not None and checkpoint.ended >= 0:
-        return timeline.at_end_of(checkpoint.ended)
-    return timeline.progress(checkpoint.clock)
 
 
 def _metrics(run: RunFolder, nimg: int) -> list[Mapping[str, Any]]:

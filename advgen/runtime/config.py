@@ -37,7 +37,7 @@ _OWNED = {
 class DdpConfig:
     """DistributedDataParallel's own settings."""
 
-    bucket_mib: float = 25.0
+    bucket_mib: int = 25
     """Gradients are reduced in buckets of about so many MiB."""
     static_graph: bool = False
     """Refused: with players that take turns the gradients become wrong without a word."""
@@ -48,8 +48,8 @@ class DdpConfig:
                 "static_graph makes gradients silently wrong where players take turns or a penalty is taken at some "
                 "steps only (measured: weights off by 4e-3 after three steps). Leave it out"
             )
-        if self.bucket_mib <= 0:
-            raise ValueError("bucket_mib must be positive")
+        if self.bucket_mib < 1:
+            raise ValueError("bucket_mib must be at least 1")
 
 
 @configuration

@@ -39,7 +39,7 @@ def adopt_task(environment: MutableMapping[str, str]) -> bool:
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     here = _number(environment, "SLURM_NODEID")
     # Bound to a device of its own (--gpus-per-task=1), a task sees that one alone, as number 0.
-    own_device = environment.get("CUDA_VISIBLE_DEVICES", ",").count(",") == 0 and "CUDA_VISIBLE_DEVICES" in environment
+    own_device = "," not in environment.get("CUDA_VISIBLE_DEVICES", ",")
     environment["RANK"], environment["WORLD_SIZE"] = str(rank), str(size)
     environment.setdefault("LOCAL_RANK", "0" if own_device else str(local))
     environment.setdefault("LOCAL_WORLD_SIZE", str(tasks_on(environment.get("SLURM_STEP_TASKS_PER_NODE", ""), here)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from advgen.capabilities import Recomputes
 from advgen.errors import UserError
-from advgen.game import Game, Phase, has_prefix
+from advgen.game import Game, Phase
 from advgen.runtime.config import TrainingConfig
+from advgen.runtime.engine import trained_parameters
 
 
 def check_setting(game: Game, config: TrainingConfig, size: int) -> None:
@@ -63,14 +64,10 @@ def _check_owners(game: Game, phase: Phase, engine: str) -> None:
     """ZeRO keeps one master copy an engine, so each parameter may have one optimizer only."""
     owners: dict[str, str] = {}
     for player in phase.players:
-        for name in player.trains:
-            for path, _ in game.networks[name].named_parameters():
-                full = f"{name}.{path}"
-                if not any(has_prefix(full, prefix) for prefix in phase.trains):
-                    continue
-                if full in owners:
-                    raise UserError(
-                        f"Phase '{phase.name}': '{full}' is trained by players '{owners[full]}' and '{player.name}'. "
-                        f"Under engine {engine} each would keep a copy of its own. Use training.engine: ddp."
-                    )
-                owners[full] = player.name
+        for name in trained_parameters(player, phase, game.networks):
+            if name in owners:
+                raise UserError(
+                    f"Phase '{phase.name}': '{name}' is trained by players '{owners[name]}' and '{player.name}'. "
+                    f"Under engine {engine} each would keep a copy of its own. Use training.engine: ddp."
+                )
+            owners[name] = player.name

@@ -44,7 +44,7 @@ class World:
         timeout = timedelta(seconds=config.collective_timeout_seconds)
         handlers: list[KwargsHandler] = [
             DistributedDataParallelKwargs(
-                broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=int(max(1, config.ddp.bucket_mib))
+                broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=config.ddp.bucket_mib
             )
         ]
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -44,11 +44,11 @@ class ZeroEngine(Engine):
         # a range of their own.
         ages = {name: -1.0 for name in self.parameters}
         ages |= {p: moments.read(name).item() for name, (p, moment) in known.items() if moment == "step"}
-        self._groups = [
+        groups = [
             {name: parameter for name, parameter in self.parameters.items() if ages[name] == age}
             for age in sorted(set(ages.values()))
         ]
-        optimizer = build_optimizer(player.optimizer, self._groups, fused=config.engine == "zero2_offload")
+        optimizer = build_optimizer(player.optimizer, groups, fused=config.engine == "zero2_offload")
         self._engine, *_ = deepspeed.initialize(
             model=self._module,
             optimizer=optimizer,
