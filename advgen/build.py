@@ -13,7 +13,8 @@ from torch import nn
 
 from advgen.capabilities import Samples
 from advgen.config import Recipe, method_of
-from advgen.data.stream import ImageStream
+from advgen.data.places import Remote
+from advgen.data.stream import ImageStream, MixedStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
 from advgen.game import Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
@@ -31,7 +32,7 @@ from advgen.runtime.tracking import NoMirror, open_mirror
 from advgen.runtime.world import World
 from advgen.seeds import Noise, key_of
 from advgen.strict_config import dump_yaml, plain
-from advgen.trainer import Setting, Trainer
+from advgen.trainer import Reading, Setting, Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
@@ -55,15 +56,25 @@ def build_game(recipe: Recipe) -> Game:
     return game
 
 
-def open_stream(recipe: Recipe, shards: str, mirror: bool) -> ImageStream:
+def open_stream(recipe: Recipe, shards: str, *, mirror: bool = False, balanced: bool = False) -> ImageStream:
     """A folder of shards as the recipe reads it.
 
     Raises:
         UserError: no shards there, or others than the recipe says.
     """
     data = recipe.data
-    folder = Path(shards)
-    if not folder.exists():
+    folder, remote = shards, None
+    if "://" in shards:
+        where = data.remote
+        options = tuple(sorted(where.options.items()))
+        remote = Remote(
+            folder=Path(where.folder).expanduser(),
+            limit_bytes=int(where.limit_gib * (1 << 30)),
+            tries=where.tries,
+            stall_seconds=where.stall_seconds,
+            options=options,
+        )
+    elif not Path(shards).exists():
         raise UserError(
             f"{folder}: no shards there. Make them with `advgen shard`, or run all stages with `advgen run RECIPE`."
         )
@@ -73,8 +84,11 @@ def open_stream(recipe: Recipe, shards: str, mirror: bool) -> ImageStream:
         resolution=data.resolution,
         channels=data.channels,
         block_shards=data.shuffle_block_shards,
+        lanes=data.canonical_nodes,
+        balanced=balanced,
         mirror=mirror,
         cache_bytes=data.cache_mib << 20,
+        remote=remote,
     )
     classes = len(stream.manifest.classes)
     if data.classes and classes != data.classes:
@@ -88,21 +102,33 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     Raises:
         UserError: missing shards, a folder that is no run's, a batch that the ranks do not divide.
     """
-    stream = open_stream(recipe, recipe.data.train.shards, recipe.data.mirror)
+    data = recipe.data
+    sets = (data.train, *data.mix)
+    streams = [
+        open_stream(recipe, each.shards, mirror=data.mirror, balanced=data.balance == "classes") for each in sets
+    ]
+    manifests = [streams[0].manifest.digest]
+    if data.mix:
+        manifests = [f"{each.weight} of {one.manifest.digest}" for each, one in zip(sets, streams, strict=True)]
+    stream: Stream = streams[0]
+    if data.mix:
+        weights = [each.weight for each in sets]
+        stream = MixedStream(streams, weights, seed=recipe.seed, lanes=data.canonical_nodes)
     game = build_game(recipe)
     world = World(recipe.training)
     folder = RunFolder(recipe.folder)
-    about = {**method_of(recipe), "data.manifest": stream.manifest.digest}
+    about = {**method_of(recipe), "data.manifest": ", ".join(manifests)}
     check_same_run(folder.checkpoints, about)
     if world.main:
         folder.claim(dump_yaml(recipe))
         folder.describe(
             dump_yaml(recipe),
-            provenance(stream.manifest.digest, str(world.device), world.size, torch.get_num_threads()),
+            provenance(", ".join(manifests), str(world.device), world.size, torch.get_num_threads()),
         )
     world.wait()
     mirror = open_mirror(recipe.tracking, folder.path, recipe.name, plain(recipe)) if world.main else NoMirror()
-    setting = Setting(recipe.training, recipe.seed, recipe.data.read_threads, recipe.data.classes > 0, about)
+    reading = Reading(data.read_threads, data.read_workers, data.bad_samples)
+    setting = Setting(recipe.training, recipe.seed, reading, data.classes > 0, about)
     return Trainer(game, stream, world, folder, mirror, setting), world
 
 
@@ -114,8 +140,8 @@ def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
     """
     held_out = recipe.data.held_out
     reals = RealImages(
-        train=open_stream(recipe, recipe.data.train.shards, mirror=False),
-        held_out=None if held_out is None else open_stream(recipe, held_out.shards, mirror=False),
+        train=open_stream(recipe, recipe.data.train.shards),
+        held_out=None if held_out is None else open_stream(recipe, held_out.shards),
     )
     weights = recipe.evaluation.inception_weights
     files = MetricFiles(inception_weights=None if weights is None else Path(weights))
@@ -151,6 +177,8 @@ def restored(game: Game, checkpoint: Checkpoint) -> tuple[dict[str, nn.Module], 
     averages = {average.name: copy.deepcopy(game.networks[average.of]) for average in game.averages}
     restore_networks({**game.networks, **averages}, checkpoint.networks)
     timeline, ended = Timeline(game.phases), checkpoint.ended
-    inside = timeline.progress(checkpoint.clock)
-    progress = timeline.at_end_of(ended) if ended is not None and ended >= 0 else inside
+    if ended is not None and ended >= 0:
+        progress = timeline.at_end_of(ended)
+    else:
+        progress = timeline.progress(checkpoint.clock)
     return sampling_networks(game, game.networks, averages), progress

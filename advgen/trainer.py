@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from advgen.capabilities import Samples as SamplesGame
 from advgen.clock import Clock, Stopwatch
-from advgen.data.stream import ImageStream, Samples
+from advgen.data.loader import Loader
+from advgen.data.parts import Replaced, Samples
+from advgen.data.stream import Stream
 from advgen.errors import AgreedError, UserError
 from advgen.game import Game, Phase, Progress, Timeline, check_game, sampling_networks
 from advgen.images import grid, save_png, to_bytes
@@ -49,20 +51,35 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How batches are read ahead.
+
+    Attributes:
+        threads: that read, where no processes do.
+        workers: processes that read; 0 for threads.
+        bad_samples: samples that may be replaced before the run stops.
+    """
+
+    threads: int
+    workers: int
+    bad_samples: int
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a trainer needs besides the game.
 
     Attributes:
         config: hardware, logging, checkpoints.
         seed: of all noise.
-        read_threads: threads that read ahead.
+        reading: how batches are read ahead.
         labelled: whether the game takes the data's labels.
         about: identifies the method and the data; a checkpoint with another one is refused.
     """
 
     config: TrainingConfig
     seed: int
-    read_threads: int
+    reading: Reading
     labelled: bool
     about: Mapping[str, Any]
 
@@ -71,7 +88,7 @@ class Trainer:
     """Trains one game in one run folder."""
 
     def __init__(
-        self, game: Game, stream: ImageStream, world: World, folder: RunFolder, mirror: Mirror, setting: Setting
+        self, game: Game, stream: Stream, world: World, folder: RunFolder, mirror: Mirror, setting: Setting
     ) -> None:
         check_game(game)
         check_setting(game, setting.config, world.size)
@@ -160,7 +177,7 @@ class Trainer:
         step = Step(self._table, engines)
         self._log({"kind": "phase", "event": "resume" if self.clock.phase_step > 0 else "start"})
         asked = False
-        with self.stream.prefetch(self._requests(index), threads=self.setting.read_threads) as batches:
+        with self._loader(index, watch) as batches:
             while self.clock.phase == index:
                 self._busy.start()
                 logged = self.clock.step % self.config.log_every_steps == 0
@@ -184,6 +201,23 @@ class Trainer:
         if asked or self.timeline.done(self.clock):
             self._written()
         return not asked or self.timeline.done(self.clock)
+
+    def _loader(self, index: int, watch: Watch) -> Loader:
+        def told(bad: Replaced) -> None:
+            _log.warning("%s", bad)
+            watch.warned(f"rank {self.world.rank}: {bad}")
+            self._log({"kind": "bad_sample", "place": bad.place, "reason": bad.reason, "by": bad.by})
+
+        reading = self.setting.reading
+        return Loader(
+            self.stream,
+            self._requests(index),
+            threads=reading.threads,
+            workers=reading.workers,
+            pin=self.world.device.type == "cuda",
+            bad_samples=reading.bad_samples,
+            told=told,
+        )
 
     def _moments(self, phase: Phase) -> Moments:
         """What the phase's optimizers go on from: the newest checkpoint, whichever engine and ranks wrote it."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen.clock import Clock
-from advgen.data.stream import Samples
+from advgen.data.parts import Samples
 from advgen.ema import update_average
 from advgen.errors import UserError
 from advgen.game import Across, Average, Batch, Context, Outcome, Player, Progress

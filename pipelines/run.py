@@ -9,8 +9,8 @@ from pathlib import Path
 
 from advgen.clock import duration
 from advgen.config import Recipe, method_of
-from advgen.data.config import DataSet, EarthTiles, FolderImages
-from advgen.data.shards import Manifest, write_shards
+from advgen.data.config import DataSet, EarthTiles, FolderImages, PairedImages
+from advgen.data.shards import load_manifest, write_shards
 from advgen.data.sources import open_source
 from advgen.errors import UserError
 from advgen.files import sha256, write_text
@@ -94,9 +94,9 @@ def _data(recipe: Recipe, stages: StageLog, name: str) -> str | None:
             _stage(stages, f"images-{name}", plain(images), lambda: _images(images))
         inputs = {"images": plain(images), "content": _content(images)}
         inputs |= {"data": [recipe.data.resolution, recipe.data.channels]}
-        inputs |= {"shard_samples": recipe.data.shard_samples, "on_bad": recipe.data.on_bad_image}
+        inputs |= {"sharding": plain(recipe.data.sharding)}
         _stage(stages, f"shards-{name}", inputs, lambda: _shards(recipe, data_set))
-    return Manifest.load(shards).digest
+    return load_manifest(shards).digest
 
 
 def _images(images: EarthTiles) -> Iterable[Path]:
@@ -105,7 +105,7 @@ def _images(images: EarthTiles) -> Iterable[Path]:
     return [Path(images.path) / "tiles.json"]
 
 
-def _content(images: EarthTiles | FolderImages) -> str:
+def _content(images: EarthTiles | FolderImages | PairedImages) -> str:
     """Changes when files are added, removed or replaced; the tiles' own settings say it all for them."""
     place = Path(images.path)
     paths = sorted(place.rglob("*")) if place.is_dir() else [place]
@@ -122,11 +122,10 @@ def _shards(recipe: Recipe, data_set: DataSet) -> Iterable[Path]:
             Path(data_set.shards),
             resolution=recipe.data.resolution,
             channels=recipe.data.channels,
-            shard_samples=recipe.data.shard_samples,
-            on_bad=recipe.data.on_bad_image,
+            config=recipe.data.sharding,
             progress=progress,
         )
-    return sorted(path for path in Path(data_set.shards).iterdir() if path.is_file())
+    return sorted(path for path in Path(data_set.shards).rglob("*") if path.is_file())
 
 
 def _checkpoints(folder: RunFolder) -> list[Path]:

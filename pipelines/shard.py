@@ -2,50 +2,141 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import re
+from collections import Counter
 from pathlib import Path
+from typing import Annotated, Literal
 
-from advgen.data.config import FolderImages
-from advgen.data.shards import write_shards
-from advgen.data.sources import open_source
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from advgen.data.config import FolderImages, PairedImages, ShardingConfig
+from advgen.data.manifest import Manifest
+from advgen.data.shards import REJECTED, write_shards
+from advgen.data.sources import Source, open_source
+from advgen.data.splitting import split
 from advgen.errors import UserError
 from pipelines.terminal import console, counting
 
+DESCRIPTION = """Write images (a folder, .zip, WebDataset tars, or pairs of images and maps) into WebDataset tars with a
+manifest, on all cores. A killed run goes on where it was; a finished folder is checked, and damaged shards are made
+again. Images that need no change are stored byte for byte."""
+
+
+@dataclasses.dataclass
+class Arguments:
+    source: Positional[str]
+    """Folder (searched through), .zip, .tar, or folder of .tar files."""
+    out: Positional[Path]
+    """Folder of shards to write."""
+    resolution: str
+    """Pixels a side, as 256, or width x height, as 2048x1024."""
+    sharding: OmitArgPrefixes[ShardingConfig]
+    """How shards are written."""
+    channels: Literal[1, 3] = 3
+    """1 grey, 3 colour."""
+    labels: str = "none"
+    """none, folders (classes from first-level folders), cls (from tars), or a dataset.json or .csv file."""
+    label_maps: str | None = None
+    """Folder of label maps, matched by name; the source is then the folder of the images."""
+    label_map_classes: int | None = None
+    """Ids in the label maps are below this."""
+    ignore_label: int | None = None
+    """An id in the label maps that stands for no class."""
+    instance_maps: str | None = None
+    """Folder of instance maps."""
+    line_art: str | None = None
+    """Folder of drawings."""
+    image_suffix: str = ""
+    """What names of images have before the ending, as _leftImg8bit."""
+    label_map_suffix: str = ""
+    """The same of label maps."""
+    instance_map_suffix: str = ""
+    """The same of instance maps."""
+    line_art_suffix: str = ""
+    """The same of drawings."""
+    validation: Annotated[float, arg(metavar="SHARE")] = 0.0
+    """This share of the samples goes to OUT/validation and the others to OUT/train."""
+    validation_by: Literal["key", "group"] = "key"
+    """Samples are divided one by one, or by group (the table's column `group`, else the folder)."""
+
 
 def main(argv: list[str]) -> int:
-    """Shard a folder or .zip of images."""
-    parser = argparse.ArgumentParser(
-        prog="advgen shard",
-        description="Write the images of a folder or .zip (PNG, JPEG, WebP) into WebDataset tars with a manifest. "
-        "Images of the right size are stored as they are; others are cropped at the centre and resized (Lanczos).",
-    )
-    parser.add_argument("source", help="folder (searched through) or .zip of images")
-    parser.add_argument("out", type=Path, help="folder of shards to write")
-    parser.add_argument("--resolution", type=int, required=True, help="pixels a side, a power of two")
-    parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 grey, 3 colour (default)")
-    parser.add_argument(
-        "--labels", choices=("none", "folders"), default="none", help="classes from first-level folders"
-    )
-    parser.add_argument("--shard-samples", type=int, default=1000, help="images in a shard (default 1000)")
-    parser.add_argument(
-        "--on-bad-image", choices=("stop", "skip"), default="stop", help="for images that do not decode"
-    )
-    given = parser.parse_args(argv)
-    if given.resolution < 4 or given.resolution & (given.resolution - 1):
-        raise UserError(f"--resolution {given.resolution}: must be a power of two and at least 4.")
-    if given.shard_samples < 1:
-        raise UserError(f"--shard-samples {given.shard_samples}: must be at least 1.")
-    source = open_source(FolderImages(path=given.source, labels=given.labels))
+    """Shard images."""
+    try:
+        given = tyro.cli(Arguments, args=argv, prog="advgen shard", description=DESCRIPTION)
+        images = _images(given)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    shape = _shape(given.resolution)
+    if not 0 <= given.validation < 1:
+        raise UserError(f"--validation {given.validation}: must be at least 0 and below 1.")
+    source = open_source(images)
+    if not given.validation:
+        _write(source, given.out, shape, given)
+        return 0
+    for name, part in split(source, given.validation, by_group=given.validation_by == "group").items():
+        if not len(part):
+            raise UserError(f"{given.source}: no sample falls to {name}. Take another share, or divide by key.")
+        _write(part, given.out / name, shape, given)
+    return 0
+
+
+def _write(source: Source, out: Path, shape: tuple[int, int], given: Arguments) -> None:
     with counting("images") as progress:
         manifest = write_shards(
-            source,
-            given.out,
-            resolution=given.resolution,
-            channels=given.channels,
-            shard_samples=given.shard_samples,
-            on_bad=given.on_bad_image,
-            progress=progress,
+            source, out, resolution=shape, channels=given.channels, config=given.sharding, progress=progress
         )
-    skipped = f", {len(manifest.skipped)} skipped (listed in the manifest)" if manifest.skipped else ""
-    console.print(f"{given.out}: {manifest.samples:,} images in {len(manifest.shards)} shards{skipped}")
-    return 0
+    console.print(f"{out}: {summary(manifest)}")
+    if manifest.rejected:
+        reasons = Counter(_kind(line) for line in (out / REJECTED).read_text(encoding="utf-8").splitlines())
+        for reason, count in reasons.most_common(5):
+            console.print(f"  left out: {count:,} that {reason}", markup=False)
+        console.print(f"  all of them: {out / REJECTED}", markup=False)
+
+
+def summary(manifest: Manifest) -> str:
+    """What a folder of shards holds, in a line."""
+    levels = sum(shard.bytes for level in manifest.levels for shard in level.shards)
+    size = f"{manifest.bytes / 1e6:,.1f} MB"
+    if manifest.levels:
+        heights = ", ".join(str(level.height) for level in manifest.levels)
+        size += f" and {levels / manifest.bytes:.0%} more for levels of {heights} px"
+    about = [f"{manifest.samples:,} images in {len(manifest.shards)} shards", size]
+    about += [f"{len(manifest.classes)} classes"] if manifest.classes else []
+    about += [f"{manifest.enlarged:,} were smaller and are enlarged"] if manifest.enlarged else []
+    about += [f"{count:,} {what}" for what, count in manifest.changed.items()]
+    about += [f"{manifest.rejected:,} left out"] if manifest.rejected else []
+    return "; ".join(about)
+
+
+def _kind(line: str) -> str:
+    """A reason without the numbers and names that differ from image to image."""
+    import json
+
+    return re.sub(r"[0-9]+|\(.*\)|as .*", "...", json.loads(line)["reason"])
+
+
+def _shape(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
+    if not found:
+        raise UserError(f"--resolution {text}: give pixels a side, as 256, or width x height, as 2048x1024.")
+    width = int(found[1])
+    height = int(found[2] or width)
+    if found[2] is None and (width < 4 or width & (width - 1)):
+        raise UserError(f"--resolution {text}: must be a power of two and at least 4.")
+    if min(height, width) < 4:
+        raise UserError(f"--resolution {text}: must be at least 4 pixels a side.")
+    return height, width
+
+
+def _images(given: Arguments) -> FolderImages | PairedImages:
+    if given.label_maps is None:
+        if given.instance_maps or given.line_art:
+            raise UserError("--instance-maps and --line-art go with --label-maps; name their folder, too.")
+        return FolderImages(path=given.source, labels=given.labels)
+    if given.label_map_classes is None:
+        raise UserError("--label-maps needs --label-map-classes: ids in the maps are below it.")
+    shared = {field.name for field in dataclasses.fields(PairedImages)} - {"path", "kind"}
+    return PairedImages(path=given.source, **{name: getattr(given, name) for name in shared})

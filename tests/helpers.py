@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from advgen.data.config import FolderImages
+from advgen.data.config import FolderImages, ShardingConfig
 from advgen.data.shards import write_shards
 from advgen.data.sources import open_source
 
@@ -31,7 +31,8 @@ def tiny_shards(folder: Path, count: int, seed: int = 0) -> Path:
         source = open_source(
             FolderImages(path=str(write_images(folder.with_name(folder.name + "-images"), count, 16, seed)))
         )
-        write_shards(source, folder, resolution=16, channels=3, shard_samples=16)
+        config = ShardingConfig(shard_samples=16, shuffle_seed=None, duplicates="keep")
+        write_shards(source, folder, resolution=16, channels=3, config=config)
     return folder
 
 

@@ -5,6 +5,7 @@ Plain configuration; nothing is opened here.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Literal
 
 import pydantic
@@ -14,18 +15,54 @@ from advgen.strict_config import configuration
 
 @configuration
 class FolderImages:
-    """Images of a folder, or of a .zip file; searched with all sub-folders."""
+    """Images of a folder searched with all sub-folders, a .zip file, or WebDataset tars."""
 
     path: str
-    """A folder or a .zip file that holds PNG, JPEG or WebP images."""
-    labels: Literal["none", "folders"] = "none"
-    """Where class labels come from: nowhere, or the names of the first-level sub-folders."""
+    """A folder or a .zip file that holds PNG, JPEG or WebP images, a .tar file, or a folder of .tar files."""
+    labels: str = "none"
+    """Class labels: 'none', 'folders' (names of the first-level sub-folders), 'cls' (the .cls of each sample of a
+    tar), or a file: a dataset.json as StyleGAN's, or a .csv with the columns file and label, and group where
+    wanted; looked for in the images' folder or .zip first."""
     kind: Literal["folder"] = "folder"
     """Tells this source of images from the others."""
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise ValueError("path must name a folder or a .zip file of images")
+            raise ValueError("path must name a folder, a .zip file or a .tar file of images")
+        if self.labels not in ("none", "folders", "cls") and not self.labels.lower().endswith((".json", ".csv")):
+            raise ValueError(f"labels must be none, folders, cls, or a .json or .csv file, not '{self.labels}'")
+
+
+@configuration
+class PairedImages:
+    """Images and what belongs to each: files of the same path and name (but for the ending) in several folders."""
+
+    path: str
+    """The folder of the images."""
+    label_maps: str
+    """The folder of the label maps: a class id a pixel, in grey or palette PNG."""
+    label_map_classes: int
+    """Ids in the label maps are 0 to this, exclusive."""
+    instance_maps: str | None = None
+    """The folder of the instance maps: an id of 16 or 32 bits a pixel (PNG, TIFF)."""
+    line_art: str | None = None
+    """The folder of the drawings, in grey."""
+    ignore_label: int | None = None
+    """An id in the label maps that stands for no class; 255 is usual."""
+    image_suffix: str = ""
+    """What the names of images have before the ending and the others lack, as '_leftImg8bit'."""
+    label_map_suffix: str = ""
+    """The same of label maps, as '_gtFine_labelIds'."""
+    instance_map_suffix: str = ""
+    """The same of instance maps, as '_gtFine_instanceIds'."""
+    line_art_suffix: str = ""
+    """The same of drawings."""
+    kind: Literal["paired"] = "paired"
+    """Tells this source of images from the others."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.label_map_classes <= 1 << 16:
+            raise ValueError(f"label_map_classes must be 1 to 65,536, not {self.label_map_classes}")
 
 
 @configuration
@@ -53,7 +90,67 @@ class EarthTiles:
             raise ValueError(f"resolution of Earth tiles must be 4 to 128 pixels, not {self.resolution}")
 
 
-Images = Annotated[FolderImages | EarthTiles | None, pydantic.Field(discriminator="kind")]
+Images = Annotated[FolderImages | PairedImages | EarthTiles | None, pydantic.Field(discriminator="kind")]
+
+
+@configuration
+class ShardingConfig:
+    """How shards are written. Equal images and settings give equal bytes."""
+
+    shard_samples: int = 1000
+    """Samples in a shard."""
+    shuffle_seed: int | None = 0
+    """Samples are shuffled with it before they are cut into shards, so that a shard mixes classes; None keeps the
+    source's order."""
+    crop: Literal["center", "stretch", "none"] = "center"
+    """Images of other proportions are cut at the centre, stretched, or refused."""
+    resize_filter: Literal["lanczos", "bicubic", "bilinear", "box", "nearest"] = "lanczos"
+    """For images of another size; maps of ids are always resized to the nearest pixel."""
+    format: Literal["keep", "png", "jpeg"] = "keep"
+    """'keep' stores PNG and JPEG that need no change byte for byte, and PNG otherwise."""
+    jpeg_quality: int = 95
+    """Of images that are encoded as JPEG."""
+    levels: Literal["auto", "none"] = "auto"
+    """Smaller versions beside the images, so that a phase at a low resolution need not read and decode the full
+    size: 'auto' halves down to 32 pixels."""
+    level_quality: int = 90
+    """JPEG quality of the levels of a JPEG; those of other images are lossless."""
+    on_bad: Literal["fail", "skip"] = "fail"
+    """An image that is damaged, lacks a part or stands twice ends the writing, or is left out and listed in
+    rejected.jsonl."""
+    duplicates: Literal["reject", "keep"] = "reject"
+    """Whether an image of the same bytes as an earlier one is bad."""
+    workers: int = 0
+    """Processes; 0 takes one for each core. The result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        if self.shard_samples < 1:
+            raise ValueError(f"shard_samples must be at least 1, not {self.shard_samples}")
+        if self.workers < 0:
+            raise ValueError(f"workers must not be negative, and is {self.workers}")
+        for name in ("jpeg_quality", "level_quality"):
+            if not 1 <= getattr(self, name) <= 100:
+                raise ValueError(f"{name} must be 1 to 100, not {getattr(self, name)}")
+
+
+@configuration
+class RemoteConfig:
+    """Shards at s3://, gs://, http(s):// or hf://, and their cache on this machine."""
+
+    folder: str = "~/.cache/advgen/shards"
+    """The cache; one for all runs, shared by the processes of a machine."""
+    limit_gib: float = 0.0
+    """The cache keeps the files used last up to so many GiB; 0 keeps all."""
+    tries: int = 5
+    """Times that a transfer is tried, with growing pauses between."""
+    stall_seconds: float = 30.0
+    """A transfer that brings no byte for so long is given up and tried again."""
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    """For fsspec's file system, as {endpoint_url: ...} for s3."""
+
+    def __post_init__(self) -> None:
+        if self.tries < 1 or self.stall_seconds <= 0 or self.limit_gib < 0:
+            raise ValueError("tries must be at least 1, stall_seconds positive and limit_gib not negative")
 
 
 @configuration
@@ -64,10 +161,14 @@ class DataSet:
     """The folder of shards: `advgen shard` writes it, training reads it."""
     images: Images = None
     """What the shards are made from. Without it the shards must be there."""
+    weight: float = 1.0
+    """Share of this set where several are mixed (data.mix), relative to the others."""
 
     def __post_init__(self) -> None:
         if not self.shards:
             raise ValueError("shards must name a folder")
+        if not self.weight > 0:
+            raise ValueError(f"weight must be positive, not {self.weight}")
 
 
 @configuration
@@ -84,18 +185,29 @@ class DataConfig:
     """How many classes the labels tell apart; 0 for images without labels."""
     held_out: DataSet | None = None
     """Real images that are never trained on; metrics may compare with them."""
+    mix: tuple[DataSet, ...] = ()
+    """More sets to train on, mixed with the first by their weights, image by image."""
+    balance: Literal["none", "classes"] = "none"
+    """'classes' shows every class equally often, however many images it has."""
     mirror: bool = False
     """Show each image mirrored left to right with probability 1/2."""
     shuffle_block_shards: int = 16
     """Samples are shuffled over so many shards at a time, and the shards over the whole set, anew in each epoch."""
-    shard_samples: int = 1000
-    """Images in a shard when shards are written."""
-    on_bad_image: Literal["stop", "skip"] = "stop"
-    """An image that cannot be decoded stops the writing of shards, or is left out and listed in the manifest."""
+    canonical_nodes: int = 1
+    """The order is laid out for so many nodes: each reads only its share of the shards, on any number of nodes
+    that divides this one, and the order stays the same."""
+    bad_samples: int = 10
+    """Samples that do not decode are replaced by their neighbours, up to so many in a process; then the run stops."""
+    sharding: ShardingConfig = ShardingConfig()
+    """How shards are written."""
+    remote: RemoteConfig = RemoteConfig()
+    """Shards that do not lie on a disk of this machine."""
     cache_mib: int = 512
     """Memory for decoded images, in MiB a process; 0 decodes each time."""
     read_threads: int = 2
     """Threads that read and decode ahead of the training step; 0 reads within the step."""
+    read_workers: int = 0
+    """Processes that do so instead of threads; worth while where the step itself keeps Python busy."""
 
     def __post_init__(self) -> None:
         r = self.resolution
@@ -104,14 +216,16 @@ class DataConfig:
             raise ValueError(f"resolution must be a power of two and at least 4, not {r}; {below} would do")
         if self.classes < 0 or self.classes == 1:
             raise ValueError(f"classes must be 0 (no labels) or at least 2, not {self.classes}")
-        for name in ("shuffle_block_shards", "shard_samples"):
+        for name in ("shuffle_block_shards", "canonical_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("cache_mib", "read_threads"):
+        for name in ("cache_mib", "read_threads", "read_workers", "bad_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}")
         if self.held_out is not None and self.held_out.shards == self.train.shards:
             raise ValueError("held_out.shards and train.shards name the same folder; held-out images need their own")
+        if self.balance == "classes" and not self.classes:
+            raise ValueError("balance: classes needs labels; set classes to their number")
         for name in ("train", "held_out"):
             self._check_images(name)
 

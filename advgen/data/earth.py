@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from advgen.data.config import EarthTiles
-from advgen.data.sources import new_folder
+from advgen.data.folders import new_folder
 from advgen.errors import UserError
 from advgen.files import write_json
 from advgen.seeds import key_of

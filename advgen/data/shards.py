@@ -1,350 +1,330 @@
-"""Shards: plain WebDataset tar files, an index beside each, and one manifest that describes them all.
-
-A sample is ``KEY.png`` or ``KEY.jpg``, then ``KEY.cls`` (the label as text) where there are classes. The tars
-are uncompressed, so that the index's offsets lead straight to the image's bytes. Equal images give equal
-bytes: no time, user or machine is written.
-"""
+"""Writing shards: planned first, then made shard by shard on all cores; what is done is never done again."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import json
-import tarfile
+import os
+import shutil
 from collections.abc import Callable
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from advgen.data.decode import BadImage, Fitted, fit, in_order
-from advgen.data.sources import Source, SourceImage, new_folder
+import numpy as np
+
+from advgen.data.config import ShardingConfig
+from advgen.data.duplicates import find_duplicates
+from advgen.data.fitting import RAW_HEIGHT, Fit, Shape
+from advgen.data.folders import exclusive
+from advgen.data.making import Job, Made, make_all
+from advgen.data.manifest import (
+    MANIFEST,
+    VERSION,
+    ClassCount,
+    Level,
+    Manifest,
+    Shard,
+    dump_manifest,
+    index_name,
+    parse_manifest,
+)
+from advgen.data.sources import Item, Rejected, Source
 from advgen.errors import UserError
-from advgen.files import sha256, write_json
-from advgen.strict_config import configuration, plain
+from advgen.files import sha256, sync_folder, write_json, write_text
+from advgen.seeds import key_of, permutation
+from advgen.strict_config import digest, plain
 
-VERSION = 1
-
-
-@configuration
-class ClassCount:
-    """A class and how many samples it has."""
-
-    name: str
-    count: int
+Progress = Callable[[int, int], None]
+REJECTED = "rejected.jsonl"
+_PLAN = "plan.json"
 
 
-@configuration
-class Shard:
-    """One tar file; ``index_sha256`` is that of the ``.idx`` file beside it."""
-
-    name: str
-    bytes: int
-    sha256: str
-    samples: int
-    index_sha256: str
-
-
-@configuration
-class Skipped:
-    """An image that was left out, and why."""
-
-    name: str
-    reason: str
-
-
-@configuration
-class Manifest:
-    """What a folder of shards holds.
-
-    Attributes:
-        version: of this format.
-        resolution: side of every image, in pixels.
-        channels: 1 or 3.
-        samples: images in all shards.
-        classes: names and counts, in the order of the labels; empty without labels.
-        shards: in the order of the source.
-        enlarged: how many images were smaller than the resolution.
-        skipped: images left out because they could not be decoded.
-        tool: name and version of the program that wrote the shards.
-    """
-
-    version: int
-    resolution: int
-    channels: int
-    samples: int
-    classes: tuple[ClassCount, ...]
-    shards: tuple[Shard, ...]
-    enlarged: int
-    skipped: tuple[Skipped, ...]
-    tool: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) over what a run depends on: all but ``enlarged``, ``skipped`` and ``tool``."""
-        values = {k: v for k, v in plain(self).items() if k not in ("enlarged", "skipped", "tool")}
-        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-    @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        """Read the manifest of a folder of shards.
-
-        Raises:
-            UserError: there is none, it is damaged or edited, or of another version.
-        """
-        import pydantic
-
-        path = folder / "manifest.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{folder}: is no folder of shards (no manifest.json). Run `advgen shard` first.") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}). Run `advgen shard` again.") from None
-        if not isinstance(values, dict) or not isinstance(values.get("version"), int):
-            raise UserError(f"{path}: is no manifest of shards. Name a folder that `advgen shard` wrote.")
-        if values["version"] != VERSION:
-            raise UserError(
-                f"{path}: has format version {values['version']}, this advgen reads {VERSION}. "
-                "Write the shards again with this advgen, into a new folder."
-            )
-        digest = values.pop("digest", None)
-        try:
-            manifest = pydantic.TypeAdapter(cls).validate_json(json.dumps(values))
-        except pydantic.ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise UserError(f"{path}: {first['loc']}: {first['msg']}. Run `advgen shard` again.") from None
-        if manifest.digest != digest or manifest.samples != sum(shard.samples for shard in manifest.shards):
-            raise UserError(f"{path}: was edited: its own digest does not fit. Run `advgen shard` again.")
-        return manifest
-
-
-class Entry(NamedTuple):
-    """A line of an ``.idx`` file.
-
-    Attributes:
-        key: the sample's name in the tar.
-        offset: of the image's first byte in the tar.
-        size: of the image, in bytes.
-        label: index into the classes, or None.
-        name: path of the image that it was made from.
-    """
-
-    key: str
-    offset: int
-    size: int
-    label: int | None
-    name: str
-
-
-def index_name(shard: str) -> str:
-    """``shard-000000.tar`` to ``shard-000000.idx``."""
-    return shard.removesuffix(".tar") + ".idx"
-
-
-def read_index(folder: Path, shard: Shard) -> list[Entry]:
-    """The samples of one shard, in the tar's order.
+def load_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a local folder of shards.
 
     Raises:
-        UserError: the ``.idx`` file is missing or not the manifest's.
+        UserError: there is none, it is damaged or edited, or of another version.
     """
-    path = folder / index_name(shard.name)
     try:
-        data = path.read_bytes()
+        return parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: is no folder of shards (no manifest.json). Run `advgen shard` first.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Run `advgen shard` again.") from None
-    if hashlib.sha256(data).hexdigest() != shard.index_sha256:
-        raise UserError(f"{path}: is damaged or of other shards (SHA-256 differs). Run `advgen shard` again.")
-    return [Entry(*fields) for fields in json.loads(b"[" + data.rstrip().replace(b"\n", b",") + b"]")]
+        raise UserError(f"{folder / MANIFEST}: cannot be read ({error.strerror}).") from None
+
+
+def level_heights(height: int, width: int, levels: str) -> tuple[int, ...]:
+    """Heights of the levels of a set, in pixels, largest first: halves down to :data:`RAW_HEIGHT`."""
+    found: list[int] = []
+    while levels == "auto" and height % 2 == 0 and width % 2 == 0 and height // 2 >= RAW_HEIGHT:
+        height, width = height // 2, width // 2
+        found.append(height)
+    return tuple(found)
 
 
 def write_shards(
     source: Source,
     out: Path,
     *,
-    resolution: int,
+    resolution: int | tuple[int, int],
     channels: int,
-    shard_samples: int,
-    on_bad: Literal["stop", "skip"] = "stop",
-    threads: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    config: ShardingConfig | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
-    """Write all images of ``source`` into a folder of shards, whole or not at all.
+    """Write all samples of ``source`` into a folder of shards.
 
-    Every image is decoded once. One that fits is stored byte for byte, others as :func:`decode.fit` makes
-    them. A folder of the same shards is replaced, file by file, so that it is valid at every moment.
+    Shards appear in a hidden folder beside ``out``, which takes its name when all are there; a killed run goes on
+    from what it had finished. A finished folder is checked, and only damaged shards are made again.
 
     Args:
-        source: the images.
-        out: the folder; new, empty, or one with the same shards.
-        resolution: side in pixels.
+        source: the samples.
+        out: the folder; new, empty, or one made from the same images with the same settings.
+        resolution: side in pixels, or (height, width).
         channels: 1 or 3.
-        shard_samples: samples a shard; the last one may hold fewer.
-        on_bad: an image that cannot be decoded stops the writing, or is left out and listed.
-        threads: decode and encode on so many; the result does not depend on it.
+        config: all other settings.
         progress: called with (done, total) images.
 
     Raises:
-        UserError: an image is bad, all are, or ``out`` holds something else.
+        UserError: an image is bad and ``on_bad`` is "fail", all are, or ``out`` holds something else.
     """
-    _check_out(out, resolution, channels)
-    done, enlarged = 0, 0
-    skipped: list[Skipped] = []
-    counts = [0] * len(source.classes)
-    with new_folder(out, replace=True) as folder:
-        writer = _Writer(folder, shard_samples)
-        work = in_order(lambda image: _fitted(image, resolution, channels), source, threads=threads, ahead=32)
-        with closing(writer), closing(work):
-            for image, fitted in work:
-                if isinstance(fitted, BadImage):
-                    if on_bad == "stop":
-                        raise UserError(
-                            f"{source.where}: {image.name} {fitted}. Remove it, or leave out all such images "
-                            "with --on-bad-image skip."
-                        )
-                    skipped.append(Skipped(name=image.name, reason=str(fitted)))
-                else:
-                    writer.add(image, fitted)
-                    enlarged += fitted.enlarged
-                    if image.label is not None:
-                        counts[image.label] += 1
-                done += 1
-                if progress is not None:
-                    progress(done, len(source))
-        if not writer.shards:
-            first = skipped[0]
-            raise UserError(f"{source.where}: no image can be decoded; the first: {first.name} {first.reason}.")
-        manifest = Manifest(
-            version=VERSION,
-            resolution=resolution,
-            channels=channels,
-            samples=done - len(skipped),
-            classes=tuple(ClassCount(name=n, count=c) for n, c in zip(source.classes, counts, strict=True)),
-            shards=tuple(writer.shards),
-            enlarged=enlarged,
-            skipped=tuple(skipped),
-            tool=f"advgen {_version()}",
-        )
-        _check_same(out, manifest)
-        write_json(folder / "manifest.json", {**plain(manifest), "digest": manifest.digest})
+    config = config or ShardingConfig()
+    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    heights = level_heights(height, width, config.levels)
+    fit = Fit(
+        Shape(height, width, channels),
+        config,
+        heights,
+        raw=bool(heights) and heights[-1] == RAW_HEIGHT and source.parts == ("image",),
+        parts=source.parts,
+        label_map_classes=source.label_map_classes,
+        ignore_label=source.ignore_label,
+    )
+    with exclusive(out, what="shards") as partial:
+        plan = _plan(source, fit)
+        folder = _folder(out, partial, plan)
+        source, rejected = _sorted_out(source, config)
+        jobs = _jobs(source, folder, fit)
+        if folder == out:
+            return _repaired(out, jobs, config.workers, progress)
+        made = make_all(jobs, workers=config.workers, fail=config.on_bad == "fail", progress=progress)
+        rejected += [bad for one in made for bad in one.rejected]
+        manifest = _manifest(source, fit, made, len(rejected))
+        if not manifest.samples:
+            raise UserError(
+                f"{source.where}: no image can be used; the first: {rejected[0].name} {rejected[0].reason}."
+            )
+        _finish(folder, out, manifest, rejected, jobs)
     return manifest
 
 
-def verify_shards(folder: Path, progress: Callable[[int, int], None] | None = None) -> Manifest:
-    """Compare every shard and index with the manifest: sizes, counts, SHA-256. Reads all bytes once.
+def _plan(source: Source, fit: Fit) -> dict[str, Any]:
+    """What the work of an earlier run must have been planned from for it to count."""
+    settings = {k: v for k, v in plain(fit.config).items() if k not in ("workers", "on_bad")}
+    listing = hashlib.sha256()
+    for item in source.items:
+        listing.update(json.dumps([item.name, item.size, item.label, *item.files]).encode())
+    about = [plain(fit.shape), list(source.classes), list(source.parts), source.label_map_classes, source.ignore_label]
+    stamp = [_stamp(source, item) for item in source.items]
+    return {"plan": digest([settings, listing.hexdigest(), about, VERSION]), "stamp": digest(stamp)}
+
+
+def _stamp(source: Source, item: Item) -> list[int]:
+    """When the files were last written; an archive's members have the archive's own time."""
+    if source.place.kind == "folder":
+        return [_mtime(source.place.path / file) for file in item.files]
+    path = source.place.path if source.place.kind == "zip" else source.place.path / item.files[0].split(" ", 2)[2]
+    return [_mtime(path)]
+
+
+def _mtime(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _folder(out: Path, partial: Path, plan: dict[str, Any]) -> Path:
+    """Where the shards are made: ``out`` if it was finished with this plan, else the hidden folder."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / MANIFEST).is_file():
+            raise UserError(f"{out}: exists and is no folder of shards. Name a new folder.")
+        load_manifest(out)
+        known = _read_plan(out)
+        if known == plan:
+            return out
+        if not isinstance(known, dict) or known.get("plan") != plan["plan"]:
+            raise UserError(
+                f"{out}: holds other shards (other images, or other settings); runs that were started on them could "
+                "not be resumed. Name a new folder, or remove this one if no run needs it."
+            )
+        # The same names and sizes, written at another time: only making them tells whether they are the same images.
+    if _read_plan(partial) != plan:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(partial / _PLAN, plan)
+    return partial
+
+
+def _read_plan(folder: Path) -> Any:
+    try:
+        return json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _sorted_out(source: Source, config: ShardingConfig) -> tuple[Source, list[Rejected]]:
+    """The source without what is bad before anything is decoded."""
+    rejected = list(source.rejected)
+    if config.duplicates == "reject":
+        rejected += [
+            Rejected(item.name, f"has the same bytes as {first.name}") for item, first in find_duplicates(source)
+        ]
+    if rejected and config.on_bad == "fail":
+        first = rejected[0]
+        more = f" ({len(rejected)} such files)" if len(rejected) > 1 else ""
+        keep = ", or --duplicates keep" if "same bytes" in first.reason else ""
+        raise UserError(
+            f"{source.where}: {first.name} {first.reason}{more}. Mend it, or leave out all that is bad: "
+            f"--on-bad skip{keep}."
+        )
+    left_out = {bad.name for bad in rejected}
+    return replace(source, items=tuple(i for i in source.items if i.name not in left_out)), rejected
+
+
+def _jobs(source: Source, folder: Path, fit: Fit) -> list[Job]:
+    items, seed, each = source.items, fit.config.shuffle_seed, fit.config.shard_samples
+    if seed is not None:
+        items = tuple(items[i] for i in permutation(key_of(seed, "sharding"), len(items)))
+    return [
+        Job(number, folder, source.where, source.place, items[start : start + each], fit, len(source.classes))
+        for number, start in enumerate(range(0, len(items), each))
+    ]
+
+
+def _manifest(source: Source, fit: Fit, made: list[Made], rejected: int) -> Manifest:
+    whole = [one for one in made if one.shard is not None]
+    counts = np.sum([one.counts for one in made] or [[]], axis=0, dtype=int).tolist() if source.classes else []
+    changed: dict[str, int] = {}
+    for one in made:
+        for what, count in one.changed.items():
+            changed[what] = changed.get(what, 0) + count
+    return Manifest(
+        version=VERSION,
+        height=fit.shape.height,
+        width=fit.shape.width,
+        channels=fit.shape.channels,
+        parts=fit.parts,
+        samples=sum(one.shard.samples for one in whole if one.shard is not None),
+        classes=tuple(ClassCount(name=n, count=c) for n, c in zip(source.classes, counts, strict=True)),
+        label_ids=tuple(sorted(set().union(*(one.label_ids for one in made)))),
+        shards=tuple(one.shard for one in whole if one.shard is not None),
+        levels=tuple(
+            Level(height=h, raw=fit.raw and h == fit.levels[-1], shards=tuple(one.levels[n] for one in whole))
+            for n, h in enumerate(fit.levels)
+        ),
+        crop=fit.config.crop,
+        resize_filter=fit.config.resize_filter,
+        enlarged=sum(one.enlarged for one in made),
+        changed=changed,
+        rejected=rejected,
+        tool=_tool(),
+    )
+
+
+def _finish(folder: Path, out: Path, manifest: Manifest, rejected: list[Rejected], jobs: list[Job]) -> None:
+    """The manifest last, then the name."""
+    lines = "".join(json.dumps({"name": bad.name, "reason": bad.reason}) + "\n" for bad in rejected)
+    write_text(folder / REJECTED, lines)
+    write_text(folder / MANIFEST, dump_manifest(manifest))
+    for job in jobs:
+        job.record.unlink(missing_ok=True)
+    if (out / MANIFEST).is_file():
+        same = load_manifest(out).digest == manifest.digest
+        if same:
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    os.replace(path, out / path.relative_to(folder))
+        shutil.rmtree(folder)
+        if not same:
+            raise UserError(
+                f"{out}: holds other shards: images of the same names and sizes have changed. Runs that were started "
+                "on them could not be resumed. Name a new folder, or remove this one if no run needs it."
+            )
+        return
+    if out.exists():
+        out.rmdir()
+    folder.rename(out)
+    sync_folder(out.parent)
+
+
+def _repaired(out: Path, jobs: list[Job], workers: int, progress: Progress | None) -> Manifest:
+    """Check a finished folder, and make again what is damaged."""
+    manifest = load_manifest(out)
+    damaged = set()
+    for number, shard in enumerate(manifest.shards):
+        for file in (shard, *(level.shards[number] for level in manifest.levels)):
+            try:
+                check_shard(out, file)
+            except UserError:
+                damaged.add(shard.name)
+        if progress is not None:
+            progress(number + 1, len(manifest.shards))
+    for one in make_all([job for job in jobs if job.name in damaged], workers=workers, fail=False, progress=progress):
+        if one.shard not in manifest.shards:
+            raise UserError(
+                f"{out}: {'' if one.shard is None else one.shard.name} was damaged, and comes out differently today "
+                f"(it was written by {manifest.tool}; this is {_tool()}). Write the shards into a new folder."
+            )
+    return manifest
+
+
+def verify_shards(folder: Path, progress: Progress | None = None) -> Manifest:
+    """Compare every file with the manifest: sizes and SHA-256. Reads all bytes once.
 
     Args:
         folder: of shards.
-        progress: called with (done, total) shards.
+        progress: called with (done, total) files.
 
     Raises:
-        UserError: names the first shard that is missing or differs.
+        UserError: names the first file that is missing or differs.
     """
-    manifest = Manifest.load(folder)
-    keys: set[str] = set()
-    for number, shard in enumerate(manifest.shards):
-        path = folder / shard.name
-        if not path.is_file():
-            raise UserError(f"{path}: is missing. Copy the folder again, or run `advgen shard` again.")
-        if path.stat().st_size != shard.bytes:
-            sizes = f"{path.stat().st_size:,} bytes, the manifest says {shard.bytes:,}"
-            raise UserError(f"{path}: has {sizes}. Copy it again, or run `advgen shard` again.")
-        if sha256(path) != shard.sha256:
-            raise UserError(f"{path}: its content changed (SHA-256 differs). Copy it or run `advgen shard` again.")
-        entries = read_index(folder, shard)
-        keys.update(entry.key for entry in entries)
-        if len(entries) != shard.samples:
-            raise UserError(f"{path}: its index has {len(entries)} samples, the manifest says {shard.samples}.")
+    manifest = load_manifest(folder)
+    for number, shard in enumerate(manifest.files):
+        check_shard(folder, shard)
         if progress is not None:
-            progress(number + 1, len(manifest.shards))
-    if len(keys) != manifest.samples:
-        raise UserError(f"{folder}: {manifest.samples - len(keys)} keys stand twice. Run `advgen shard` again.")
+            progress(number + 1, len(manifest.files))
     return manifest
 
 
-class _Writer:
-    """Tar files of ``shard_samples`` samples, their indexes and their description."""
+def check_shard(folder: Path, shard: Shard) -> None:
+    """Compare a shard and its index with what the manifest says.
 
-    def __init__(self, folder: Path, shard_samples: int) -> None:
-        self.shards: list[Shard] = []
-        self._folder, self._shard_samples = folder, shard_samples
-        self._file: Any = None
-        self._entries: list[Entry] = []
-
-    def add(self, image: SourceImage, fitted: Fitted) -> None:
-        if self._file is None:
-            self._name = f"shard-{len(self.shards):06d}.tar"
-            self._file = (self._folder / self._name).open("wb")
-            self._hash, self._offset, self._entries = hashlib.sha256(), 0, []
-        offset = self._member(f"{image.key}.{fitted.extension}", fitted.data)
-        if image.label is not None:
-            self._member(f"{image.key}.cls", str(image.label).encode())
-        self._entries.append(Entry(image.key, offset, len(fitted.data), image.label, image.name))
-        if len(self._entries) == self._shard_samples:
-            self.close()
-
-    def _member(self, name: str, data: bytes) -> int:
-        header = tarfile.TarInfo(name)  # its defaults: time 0, user 0, mode 644
-        header.size = len(data)
-        self._write(header.tobuf(tarfile.USTAR_FORMAT))
-        offset = self._offset
-        self._write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
-        return offset
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self._offset += len(data)
-
-    def close(self) -> None:
-        if self._file is None:
-            return
-        self._write(bytes(2 * tarfile.BLOCKSIZE))  # the tar's end
-        self._file.close()
-        self._file = None
-        index = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in self._entries).encode()
-        (self._folder / index_name(self._name)).write_bytes(index)
-        self.shards.append(
-            Shard(
-                name=self._name,
-                bytes=self._offset,
-                sha256=self._hash.hexdigest(),
-                samples=len(self._entries),
-                index_sha256=hashlib.sha256(index).hexdigest(),
-            )
-        )
+    Raises:
+        UserError: one is missing or differs.
+    """
+    path = folder / shard.name
+    if not path.is_file():
+        raise UserError(f"{path}: is missing. Copy the folder again, or run `advgen shard` again.")
+    if path.stat().st_size != shard.bytes:
+        sizes = f"{path.stat().st_size:,} bytes, the manifest says {shard.bytes:,}"
+        raise UserError(f"{path}: has {sizes}. Copy it again, or run `advgen shard` again.")
+    wanted = {path: shard.sha256}
+    if shard.index_sha256:
+        wanted[folder / index_name(shard.name)] = shard.index_sha256
+    for file, content in wanted.items():
+        if not file.is_file() or sha256(file) != content:
+            raise UserError(f"{file}: is damaged (SHA-256 differs). Copy it again, or run `advgen shard` again.")
 
 
-def _fitted(image: SourceImage, resolution: int, channels: int) -> tuple[SourceImage, Fitted | BadImage]:
-    try:
-        return image, fit(image.bytes, resolution, channels)
-    except BadImage as error:
-        return image, error
-
-
-def _check_out(out: Path, resolution: int, channels: int) -> None:
-    """Refuse early what would be refused at the end."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / "manifest.json").is_file():
-        raise UserError(f"{out}: exists and is no folder of shards. Name a new folder.")
-    old = Manifest.load(out)
-    if (old.resolution, old.channels) != (resolution, channels):
-        raise UserError(
-            f"{out}: holds shards of {old.resolution} px and {old.channels} channels, not {resolution} px and "
-            f"{channels}. Name a new folder, or remove this one if no run needs it."
-        )
-
-
-def _check_same(out: Path, manifest: Manifest) -> None:
-    if (out / "manifest.json").is_file() and Manifest.load(out).digest != manifest.digest:
-        raise UserError(
-            f"{out}: holds other shards; runs that were started on them could not be resumed. "
-            "Name a new folder, or remove this one if no run needs it."
-        )
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("advgen")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+def _tool() -> str:
+    """Names and versions of all that the bytes depend on."""
+    names = ("advgen", "pillow", "simplejpeg", "numpy")
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} (not installed)")
+    return ", ".join(found)

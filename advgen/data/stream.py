@@ -1,50 +1,43 @@
-"""Images by position: sample number p of an endless, shuffled stream is a function of (seed, p) alone.
+"""Samples by position: sample number p of an endless, shuffled stream is a function of (seed, p) alone.
 
-Nothing has a state: reading from any position, by any number of ranks that take strided positions, gives the
-same images. Epoch ``p // n`` shuffles the shards, and then the samples inside blocks of a few shards, which
-keeps reads near one another on disk; single samples are read by their offset.
+Nothing has a state: reading from any position, by any number of ranks that take strided positions, gives the same
+samples. Single samples are read by their offset, so nothing before them is.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import threading
-import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from advgen.data.decode import BadImage, box_mean, decode, in_order
-from advgen.data.shards import Manifest, read_index
+from advgen.data.decode import BadImage, box_mean, decode, decode_ids
+from advgen.data.manifest import MANIFEST, Manifest, parse_manifest, read_index
+from advgen.data.open_shards import OpenShards
+from advgen.data.order import Balanced, Mixture, Order, Positions, Shuffled
+from advgen.data.parts import IDS, Replaced, Samples, merged
+from advgen.data.places import Place, Remote
 from advgen.errors import UserError
-from advgen.seeds import key_of, permutation
+from advgen.seeds import key_of
 
-Positions = NDArray[np.int64]
-
-_OPEN_SHARDS = 128  # files kept open; a process may open 1,024 by default
-_FLIPS = 4096  # mirror bits made at a time
+_DRAWS = 4096  # random words made at a time
+_SMALL = 64  # below this height smaller levels are taken of whole batches
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Images and labels of some positions, in their order.
+class Stream(Protocol):
+    """Samples by position. May be used from several threads, and sent to another process."""
 
-    Attributes:
-        images: uint8 [n, channels, r, r], 0..255, contiguous and the caller's own.
-        labels: int64 [n], or None for images without classes.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
+    def read(self, positions: Positions, level: int | None = None) -> Samples:
+        """The samples at some positions; see :meth:`ImageStream.read`."""
+        ...
 
 
 class ImageStream:
-    """Reads a folder of shards by position. May be used from several threads.
+    """Reads a folder of shards by position.
 
     Attributes:
         manifest: of the shards.
@@ -52,52 +45,70 @@ class ImageStream:
 
     def __init__(
         self,
-        folder: Path,
+        location: str | Path,
         *,
         seed: int,
         resolution: int,
         channels: int,
+        width: int | None = None,
         block_shards: int = 16,
+        lanes: int = 1,
+        balanced: bool = False,
         mirror: bool = False,
+        crop: int | None = None,
         cache_bytes: int = 512 << 20,
+        remote: Remote | None = None,
     ) -> None:
         """Open the shards; nothing but the manifest is read yet.
 
         Args:
-            folder: of shards.
-            seed: of the order and of mirroring.
-            resolution: that the run expects, in pixels.
+            location: folder of shards; local, or an address as ``s3://bucket/folder``.
+            seed: of the order, of mirroring and of crops.
+            resolution: height that the run expects, in pixels.
             channels: that the run expects.
+            width: that the run expects; None: the height.
             block_shards: samples are shuffled over so many shards at a time.
-            mirror: flip each position's image left to right with probability 1/2.
+            lanes: canonical nodes (:mod:`advgen.data.order`).
+            balanced: show every class equally often.
+            mirror: flip each position's sample left to right with probability 1/2.
+            crop: cut each position's sample to a square of so many pixels at a random place.
             cache_bytes: memory for decoded images; what does not fit is decoded each time.
+            remote: how remote places are read.
 
         Raises:
-            UserError: no shards, damaged ones, or ones of another size or number of channels.
+            UserError: no shards, damaged ones, ones of another size or number of channels, or classes without samples
+                that are to be balanced.
         """
-        self.manifest = Manifest.load(folder)
-        found, wanted = (self.manifest.resolution, self.manifest.channels), (resolution, channels)
+        self._made_of = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self._place = Place(location, remote)
+        self.manifest = parse_manifest(self._place.read(MANIFEST), self._place.show(MANIFEST))
+        found = (self.manifest.height, self.manifest.width, self.manifest.channels)
+        wanted = (resolution, width or resolution, channels)
         if found != wanted:
             raise UserError(
-                f"{folder}: its images have {found[0]} px and {found[1]} channels, the recipe says {wanted[0]} px "
-                f"and {wanted[1]}. Change the recipe, or write shards for it into another folder."
+                f"{location}: its images have {_size(*found)} and {found[2]} channels, the recipe says "
+                f"{_size(*wanted)} and {wanted[2]}. Change the recipe, or write shards for it into another folder."
             )
-        self._folder, self._seed, self._mirror, self._block_shards = folder, seed, mirror, block_shards
-        self._starts = np.cumsum([0] + [shard.samples for shard in self.manifest.shards]).astype(np.int64)
-        self._cache = _Cache(self.manifest.samples, channels, cache_bytes)
-        self._opened: OrderedDict[int, _OpenShard] = OrderedDict()
-        self._lock = threading.Lock()
-        # Plans are small (8 bytes a sample) and asked for again and again.
-        self._epoch = functools.lru_cache(4)(self._plan_epoch)
-        self._block = functools.lru_cache(32)(self._plan_block)
-        self._flips = functools.lru_cache(32)(self._plan_flips)
+        self._seed, self._mirror, self._crop, self._remote = seed, mirror, crop, remote is not None
+        self._shards = OpenShards(self._place, self.manifest)
+        sizes = [shard.samples for shard in self.manifest.shards]
+        self._order: Order = Shuffled(seed, sizes, block_shards, lanes)
+        if balanced:
+            self._order = self._balanced(sizes)
+        self._cache = _Cache(self.manifest, 0 if len(self.manifest.parts) > 1 else cache_bytes)
+        self._hinted: tuple[int, ...] = ()
+        self._words = functools.lru_cache(32)(self._draw)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process, a stream is opened anew."""
+        return _opened, (self._made_of,)
 
     def __len__(self) -> int:
         """Samples in an epoch."""
         return self.manifest.samples
 
     def index_of(self, positions: Positions) -> NDArray[np.int64]:
-        """Which sample stands at each position: a permutation of all samples in every epoch.
+        """Which sample stands at each position: a permutation of all samples in every epoch, unless balanced.
 
         Args:
             positions: int64 [n], from 0 on.
@@ -105,201 +116,217 @@ class ImageStream:
         Returns:
             int64 [n], numbers of samples in the order of the shards.
         """
-        positions = np.asarray(positions, np.int64)
-        if positions.size and positions.min() < 0:
-            raise ValueError("positions start at 0")
-        epochs, places = np.divmod(positions, len(self))
-        indices = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            of_epoch = np.flatnonzero(epochs == epoch)
-            _, starts = self._epoch(int(epoch))
-            blocks = np.searchsorted(starts, places[of_epoch], side="right") - 1
-            for block in np.unique(blocks):
-                of_block = of_epoch[blocks == block]
-                indices[of_block] = self._block(int(epoch), int(block))[places[of_block] - starts[block]]
-        return indices
+        return self._order.index_of(positions)
+
+    def keys_of(self, positions: Positions) -> list[str]:
+        """The key in the tars of each position's sample."""
+        return [self._entry(int(index)).key for index in self.index_of(positions)]
 
     def read(self, positions: Positions, level: int | None = None) -> Samples:
         """The samples at some positions.
 
         Args:
             positions: int64 [n], from 0 on; in any order, also repeated.
-            level: pixels a side of the result, the stored resolution divided by a power of two; the mean over
-                blocks of pixels, rounded. None: the stored resolution.
+            level: height of the result in pixels, the stored one divided by a power of two; the mean over blocks of
+                pixels, rounded, from the nearest stored level. Crops shrink with it. None: the stored height.
 
         Raises:
-            UserError: a shard is missing or damaged; names shard, key and offset.
+            UserError: a shard is missing or damaged, or no sample of it can be decoded; names shard, key and offset.
         """
         positions = np.asarray(positions, np.int64)
+        if self._remote and len(positions):
+            self._hint(int(positions[0]))
         samples = self.fetch(self.index_of(positions), level)
-        if self._mirror:
-            flipped = self.flips_of(positions)
-            samples.images[flipped] = samples.images[flipped][..., ::-1]
-        return samples
+        if self._crop is not None:
+            samples = self._cropped(samples, positions, self._crop * self._level(level) // self.manifest.height)
+        return samples.mirrored(self.flips_of(positions)) if self._mirror else samples
 
     def fetch(self, indices: NDArray[np.int64], level: int | None = None) -> Samples:
         """Samples by their number in the order of the shards, never mirrored; otherwise like :meth:`read`."""
-        level = self._level(level)
-        images = np.empty((len(indices), self.manifest.channels, level, level), np.uint8)
+        manifest, level = self.manifest, self._level(level)
+        width = manifest.width * level // manifest.height
+        stored = min(h for h in (manifest.height, *(each.height for each in manifest.levels)) if h >= level)
+        images = np.empty((len(indices), manifest.channels, level, width), np.uint8)
+        ids = {p: np.empty((len(indices), level, width), np.int32) for p in manifest.parts if p in IDS}
+        lines = np.empty((len(indices), 1, level, width), np.uint8) if "line_art" in manifest.parts else None
+        used, replaced = indices.copy(), []
         kept, filled = self._cache.of_level(level)
         cached = np.zeros(len(indices), bool)
         small = np.flatnonzero(indices < len(filled))
         cached[small] = filled[indices[small]]
         images[cached] = kept[indices[cached]]
-        for row in np.flatnonzero(~cached):
-            index = int(indices[row])
-            images[row] = box_mean(self._decode(index), level)
-            if index < len(filled):
-                kept[index] = images[row]
-                filled[index] = True  # after the pixels: other threads look at it
-        return Samples(images, self._labels(indices))
+        missing = np.flatnonzero(~cached)
+        whole: list[NDArray[np.uint8]] = []
+        for row in missing.tolist():
+            parts, used[row], bad = self._decode(int(indices[row]), stored)
+            replaced += bad
+            if stored < _SMALL and level < stored:
+                whole.append(parts["image"])
+            else:
+                images[row] = box_mean(parts["image"], level)
+            step = stored // level
+            for part, values in ids.items():
+                values[row] = parts[part][step // 2 :: step, step // 2 :: step]
+            if lines is not None:
+                lines[row] = box_mean(parts["line_art"], level)
+        if whole:
+            images[missing] = box_mean(np.stack(whole), level)
+        for row in missing[(indices[missing] < len(filled)) & (used[missing] == indices[missing])].tolist():
+            kept[indices[row]] = images[row]
+            filled[indices[row]] = True  # after the pixels: other threads look at it
+        return Samples(images, self._labels(used), **ids, line_art=lines, replaced=tuple(replaced))
 
     def flips_of(self, positions: Positions) -> NDArray[np.bool_]:
         """Which positions are mirrored, bool [n]; whether this stream mirrors or not."""
         flips = np.empty(len(positions), bool)
-        blocks = positions // _FLIPS
+        blocks = positions // _DRAWS
         for block in np.unique(blocks):
             chosen = blocks == block
-            flips[chosen] = self._flips(int(block))[positions[chosen] % _FLIPS]
+            bits = self._words("mirror", int(block), _DRAWS // 64).view(np.uint8)
+            flips[chosen] = np.unpackbits(bits, bitorder="little")[positions[chosen] % _DRAWS].astype(bool)
         return flips
 
-    def prefetch(
-        self, requests: Iterable[tuple[Positions, int | None]], *, threads: int = 2, ahead: int = 2
-    ) -> Prefetcher:
-        """Read (positions, level) requests ahead of their use, in order; see :class:`Prefetcher`."""
-        return Prefetcher(self, requests, threads=threads, ahead=ahead)
+    def _cropped(self, samples: Samples, positions: Positions, side: int) -> Samples:
+        h, w = samples.images.shape[2:]
+        words = np.empty((len(positions), 2), np.uint64)
+        for block in np.unique(positions // _DRAWS):
+            chosen = positions // _DRAWS == block
+            drawn = self._words("crop", int(block), 2 * _DRAWS).reshape(-1, 2)
+            words[chosen] = drawn[positions[chosen] % _DRAWS]
+        room = np.array([h - side + 1, w - side + 1], np.uint64)
+        corners = ((words >> np.uint64(32)) * room >> np.uint64(32)).astype(np.int64)
+        return samples.cropped(corners[:, 0], corners[:, 1], side, side)
+
+    def _draw(self, purpose: str, block: int, count: int) -> NDArray[np.uint64]:
+        # A counter step gives 4 words of 64 bits, so blocks of counters do not overlap.
+        stream = np.random.Philox(key=key_of(self._seed, purpose), counter=block * (count // 4))
+        return stream.random_raw(count).astype("<u8")
+
+    def _balanced(self, sizes: list[int]) -> Balanced:
+        classes = self.manifest.classes
+        empty = [each.name for each in classes if not each.count]
+        if not classes or empty:
+            what = f"class {empty[0]} has no sample" if empty else "the samples have no labels"
+            raise UserError(f"{self._place.show('')}: {what}, so classes cannot be balanced. Set data.balance to none.")
+        labels = np.concatenate([self._shards.labels(number) for number in range(len(sizes))])
+        return Balanced(self._seed, labels, len(classes), sizes)
+
+    def _hint(self, position: int) -> None:
+        """Let the shards of this block and the next be fetched meanwhile."""
+        now, later = self._order.shards_near(position)
+        wanted = (*now, *later)
+        if wanted != self._hinted and len(wanted) <= 2 * len(now) + 2 * len(later) < 4096:
+            self._hinted = wanted
+            self._shards.want(wanted)
 
     def _level(self, level: int | None) -> int:
-        stored = self.manifest.resolution
+        stored = self.manifest.height
         level = stored if level is None else level
         factor = stored // level if level > 0 else 0
-        if factor * level != stored or factor & (factor - 1):
+        if factor * level != stored or factor & (factor - 1) or self.manifest.width % factor:
             raise ValueError(f"level {level} is not the stored resolution {stored} divided by a power of two")
         return level
 
-    def _plan_epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Order of the shards, and where each block of them starts in the epoch."""
-        order = permutation(key_of(self._seed, "stream", epoch, "shards"), len(self.manifest.shards))
-        sizes = np.diff(self._starts)[order]
-        ends = np.cumsum(np.add.reduceat(sizes, np.arange(0, len(sizes), self._block_shards)))
-        return order, np.concatenate(([0], ends)).astype(np.int64)
+    def _decode(self, index: int, stored: int) -> tuple[dict[str, NDArray[Any]], int, list[Replaced]]:
+        """(parts, number of the sample that they are, what was replaced): the next of the shard that decodes."""
+        number, place = self._shards.locate(index)
+        count = self.manifest.shards[number].samples
+        reason = ""
+        for shift in range(count):
+            other = (place + shift) % count
+            try:
+                parts = self._parts(number, other, stored)
+            except BadImage as error:
+                reason = reason or str(error)
+                continue
+            if not shift:
+                return parts, index, []
+            by = self._entry(index - place + other).key
+            return parts, index - place + other, [Replaced(self._where(number, place), reason, by)]
+        raise UserError(
+            f"{self._where(number, place)} {reason}, and so do all {count} of the shard. It is damaged: run "
+            "`advgen shard` again, or copy it again and verify it (`advgen verify`)."
+        )
 
-    def _plan_block(self, epoch: int, block: int) -> NDArray[np.int64]:
-        """Numbers of the samples of a block, shuffled."""
-        order, _ = self._epoch(epoch)
-        shards = order[block * self._block_shards : (block + 1) * self._block_shards]
-        members = np.concatenate([np.arange(int(self._starts[s]), int(self._starts[s + 1])) for s in shards])
-        return members[permutation(key_of(self._seed, "stream", epoch, "block", block), len(members))]
-
-    def _plan_flips(self, block: int) -> NDArray[np.bool_]:
-        # A counter step gives 4 words of 64 bits, so blocks of counters do not overlap.
-        stream = np.random.Philox(key=key_of(self._seed, "mirror"), counter=block * (_FLIPS // 256))
-        words = stream.random_raw(_FLIPS // 64)
-        return np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
-
-    def _shard_of(self, index: int) -> tuple[int, int]:
-        """(shard, place in it) of a sample."""
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return shard, index - int(self._starts[shard])
-
-    def _open(self, number: int) -> _OpenShard:
-        with self._lock:
-            shard = self._opened.get(number)
-            if shard is None:
-                shard = self._opened[number] = _OpenShard(self._folder, self.manifest, number)
-                if len(self._opened) > _OPEN_SHARDS:
-                    # Another thread may still read from it: its file closes with the last reference.
-                    self._opened.popitem(last=False)
-            self._opened.move_to_end(number)
-            return shard
-
-    def _decode(self, index: int) -> NDArray[np.uint8]:
-        number, place = self._shard_of(index)
-        shard = self._open(number)
+    def _parts(self, number: int, place: int, stored: int) -> dict[str, NDArray[Any]]:
         manifest = self.manifest
-        try:
-            image = decode(shard.read(place), manifest.channels)
-            if image.shape[1:] != (manifest.resolution, manifest.resolution):
-                raise BadImage(f"has {image.shape[2]} x {image.shape[1]} pixels")
-        except BadImage as error:
-            entry = read_index(self._folder, manifest.shards[number])[place]
-            raise UserError(
-                f"{self._folder / manifest.shards[number].name}:{entry.key}:{entry.offset}: the image (made from "
-                f"{entry.name}) {error}. The shard is damaged: run `advgen shard` again, or copy it again "
-                "and verify it."
-            ) from None
-        return image
+        data = self._shards.read(number, place, stored)
+        if isinstance(data, np.ndarray):
+            return {"image": data}
+        parts: dict[str, NDArray[Any]] = {}
+        for part, content in zip(manifest.parts, data, strict=True):
+            try:
+                parts[part] = decode_ids(content) if part in IDS else decode(content, _channels(part, manifest))
+                if parts[part].shape[-2:] != (stored, manifest.width * stored // manifest.height):
+                    raise BadImage(f"has {parts[part].shape[-1]} x {parts[part].shape[-2]} pixels")
+            except BadImage as error:
+                raise error if part == "image" else BadImage(f"{error} ({part})") from None
+        return parts
+
+    def _where(self, number: int, place: int) -> str:
+        shard = self.manifest.shards[number]
+        entry = read_index(self._place.read, shard, self._place.show(""))[place]
+        return f"{self._place.show(shard.name)}:{entry.key}:{entry.spans[0][0]}: the image (made from {entry.name})"
+
+    def _entry(self, index: int):  # type: ignore[no-untyped-def]
+        number, place = self._shards.locate(index)
+        return read_index(self._place.read, self.manifest.shards[number], self._place.show(""))[place]
 
     def _labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
         if not self.manifest.classes:
             return None
-        labels = np.empty(len(indices), np.int64)
-        for row, index in enumerate(indices):
-            shard, place = self._shard_of(int(index))
-            labels[row] = self._open(shard).labels[place]
-        return labels
+        places = [self._shards.locate(int(index)) for index in indices]
+        return np.array([self._shards.labels(shard)[place] for shard, place in places], np.int64)
 
 
-class Prefetcher:
-    """Batches that threads read ahead, in the order of the requests. A context manager and an iterator.
+class MixedStream:
+    """Several sets, mixed by weight."""
 
-    Requests are taken on the consumer's thread. An error is raised where its batch would have come, and ends
-    the iteration. Leaving the context, or :meth:`close`, ends the threads.
-    """
+    def __init__(self, streams: list[ImageStream], weights: list[float], *, seed: int, lanes: int = 1) -> None:
+        """
+        Args:
+            streams: of the same size, channels, parts and classes.
+            weights: share of each, relative.
+            seed: of the mixture.
+            lanes: canonical nodes.
 
-    def __init__(
-        self, stream: ImageStream, requests: Iterable[tuple[Positions, int | None]], *, threads: int = 2, ahead: int = 2
-    ) -> None:
-        self._batches = in_order(lambda request: stream.read(*request), requests, threads=threads, ahead=max(1, ahead))
-
-    def __iter__(self) -> Iterator[Samples]:
-        return self
-
-    def __next__(self) -> Samples:
-        return next(self._batches)
-
-    def __enter__(self) -> Prefetcher:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the threads; waits for the reads in work. May be called twice."""
-        self._batches.close()
-
-
-class _OpenShard:
-    """The open tar file of a shard and where its samples lie."""
-
-    def __init__(self, folder: Path, manifest: Manifest, number: int) -> None:
-        shard = manifest.shards[number]
-        entries = read_index(folder, shard)
-        self._offsets = np.array([entry.offset for entry in entries], np.int64)
-        self._sizes = np.array([entry.size for entry in entries], np.int64)
-        self.labels = np.array([-1 if entry.label is None else entry.label for entry in entries], np.int64)
-        path = folder / shard.name
+        Raises:
+            UserError: sets that do not go together, or a weight that is too small.
+        """
+        first = streams[0].manifest
+        for stream in streams[1:]:
+            other = stream.manifest
+            names = [each.name for each in first.classes], [each.name for each in other.classes]
+            if names[0] != names[1] or first.parts != other.parts:
+                raise UserError(
+                    f"{stream}: its classes or parts are not those of the first set, so they cannot be mixed. "
+                    "Shard them with the same classes."
+                )
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be opened ({error.strerror}). Copy it again, or run `advgen shard` again."
-            ) from None
-        weakref.finalize(self, os.close, self._file)
-        size = os.fstat(self._file).st_size
-        if size != shard.bytes:
-            raise UserError(
-                f"{path}: has {size:,} bytes, the manifest says {shard.bytes:,}. "
-                "Copy it again, or run `advgen shard` again."
-            )
+            self._mixture = Mixture(seed, weights, lanes)
+        except ValueError as error:
+            raise UserError(f"data.mix: {error}; such a set would hardly be seen.") from None
+        self.streams = streams
 
-    def read(self, place: int) -> bytes:
-        """The image's bytes. Reads at an offset share no file position, so threads do not meet."""
-        offset, size = int(self._offsets[place]), int(self._sizes[place])
-        try:
-            return os.pread(self._file, size, offset)
-        except OSError as error:
-            raise BadImage(f"cannot be read ({error.strerror})") from None
+    def read(self, positions: Positions, level: int | None = None) -> Samples:
+        """See :meth:`ImageStream.read`."""
+        positions = np.asarray(positions, np.int64)
+        sets, within = self._mixture.split(positions)
+        rows = [(np.flatnonzero(sets == number), number) for number in range(len(self.streams))]
+        parts = [(mine, self.streams[number].read(within[mine], level)) for mine, number in rows if len(mine)]
+        return merged(parts, len(positions))
+
+
+def _opened(made_of: dict[str, Any]) -> ImageStream:
+    return ImageStream(**made_of)
+
+
+def _size(height: int, width: int, _: int) -> str:
+    return f"{height} px" if height == width else f"{width} x {height} px"
+
+
+def _channels(part: str, manifest: Manifest) -> int:
+    return 1 if part == "line_art" else manifest.channels
 
 
 class _Cache:
@@ -309,20 +336,24 @@ class _Cache:
     keeping a fixed part is hit as often as anything can be. A new level pushes out the one used longest ago.
     """
 
-    def __init__(self, samples: int, channels: int, budget: int) -> None:
-        self._samples, self._channels, self._budget = samples, channels, budget
+    def __init__(self, manifest: Manifest, budget: int) -> None:
+        self._manifest, self._budget = manifest, budget
         self._levels: OrderedDict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._levels)
+
     def of_level(self, level: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """(images uint8 [m, channels, level, level], whether each is there bool [m]) of the first m samples."""
+        """(images uint8 [m, channels, level, w], whether each is there bool [m]) of the first m samples."""
+        manifest = self._manifest
         with self._lock:
             if level not in self._levels:
-                each = self._channels * level * level
-                kept = min(self._samples, self._budget // each)
+                shape = (manifest.channels, level, manifest.width * level // manifest.height)
+                each = shape[0] * shape[1] * shape[2]
+                kept = min(manifest.samples, self._budget // each)
                 while self._levels and sum(i.nbytes for i, _ in self._levels.values()) + kept * each > self._budget:
                     self._levels.popitem(last=False)
-                shape = (kept, self._channels, level, level)
-                self._levels[level] = (np.empty(shape, np.uint8), np.zeros(kept, bool))
+                self._levels[level] = (np.empty((kept, *shape), np.uint8), np.zeros(kept, bool))
             self._levels.move_to_end(level)
             return self._levels[level]

@@ -26,6 +26,22 @@ from advgen.runtime.config import ZERO_STAGES, TrainingConfig
 from advgen.runtime.meeting import wait_for_first
 
 
+def slots(size: int, on_a_node: int) -> list[int]:
+    """Which rank takes which strided slice of a batch: slice s of a batch goes to rank ``slots(...)[s]``.
+
+    Node k of n takes the slices k, k + n, k + 2n ..., and so the positions that are k modulo n: those of its own lanes
+    of the data's order (:mod:`advgen.data.order`). On one node, and where nodes differ, slice r is rank r's.
+
+    Args:
+        size: number of ranks.
+        on_a_node: ranks on each node, one after the other.
+    """
+    if size % on_a_node:
+        return list(range(size))
+    nodes = size // on_a_node
+    return [node * on_a_node + local for local in range(on_a_node) for node in range(nodes)]
+
+
 class World:
     """The processes of a run. One process, ``accelerate launch`` and ``torchrun`` look alike from here.
 
@@ -62,6 +78,7 @@ class World:
             raise UserError("Compilation is chosen in the recipe (training.compile). Launch with --dynamo_backend no.")
         self.rank = self.accelerator.process_index
         self.size = self.accelerator.num_processes
+        self._by_slot = slots(self.size, int(os.environ.get("LOCAL_WORLD_SIZE") or self.size))
         if config.engine in ZERO_STAGES and not dist.is_initialized():
             backend = "gloo" if cpu else "nccl"  # DeepSpeed wants a group even of one
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)  # pyright: ignore[reportPrivateImportUsage]
@@ -84,7 +101,11 @@ class World:
 
     def positions(self, start: int, count: int) -> Tensor:
         """This rank's strided slice of the samples start ... start + count: int64 on the CPU."""
-        return torch.arange(start + self.rank, start + count, self.size, dtype=torch.int64)
+        return torch.arange(start + self._slot, start + count, self.size, dtype=torch.int64)
+
+    @property
+    def _slot(self) -> int:
+        return self._by_slot.index(self.rank)
 
     def vote(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag whether it is set on any rank; a collective."""
@@ -167,14 +188,16 @@ class World:
         """Rows of all ranks in the order of the global batch; differentiable any number of times."""
         if self._statistics is None:
             return rows
-        # [size, n, ...]; global sample i stands at [i % size, i // size]
         stacked = Gather.apply(rows, self._statistics)
         assert isinstance(stacked, Tensor)
+        if self._by_slot != list(range(self.size)):
+            stacked = stacked[self._by_slot]
+        # [size, n, ...]; global sample i stands at [i % size, i // size]
         return stacked.transpose(0, 1).flatten(0, 1)
 
     def own(self, rows: Tensor) -> Tensor:
         """This rank's rows of what :meth:`gather` returned."""
-        return rows[self.rank :: self.size]
+        return rows[self._slot :: self.size]
 
 
 class Share:

@@ -91,9 +91,10 @@ def test_a_truncated_jpeg(cli: Cli, tmp_path: Path) -> None:
     command = ("shard", "images", "out", "--resolution", "16")
     one_message(cli(*command), "001.jpg", "skip")
     assert not (tmp_path / "out").exists()
-    result = cli(*command, "--on-bad-image", "skip")
+    result = cli(*command, "--on-bad", "skip")
     assert result.returncode == 0, result.stderr
-    assert "3 images in 1 shards, 1 skipped" in result.stdout
+    assert "3 images in 1 shards" in result.stdout and "1 left out" in result.stdout
+    assert "001.jpg" in (tmp_path / "out" / "rejected.jsonl").read_text()
 
 
 def test_a_resolution_that_is_no_power_of_two(cli: Cli) -> None:

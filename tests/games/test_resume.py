@@ -155,7 +155,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(place: Path, monkeypatch: pyte
 def test_labels_are_used_where_the_recipe_has_classes_and_left_out_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advgen.data.config import FolderImages
+    from advgen.data.config import FolderImages, ShardingConfig
     from advgen.data.shards import write_shards
     from advgen.data.sources import open_source
     from tests.distributed.runs import write_images
@@ -164,7 +164,13 @@ def test_labels_are_used_where_the_recipe_has_classes_and_left_out_elsewhere(
     for name in ("cats", "dogs"):
         write_images(tmp_path / "images" / name, count=10)
     source = open_source(FolderImages(path=str(tmp_path / "images"), labels="folders"))
-    write_shards(source, tmp_path / "shards", resolution=16, channels=3, shard_samples=8)
+    write_shards(
+        source,
+        tmp_path / "shards",
+        resolution=16,
+        channels=3,
+        config=ShardingConfig(shard_samples=8, duplicates="keep"),
+    )
     for classes in (0, 2):
         name = f"classes-{classes}"
         recipe = write_recipe(tmp_path / name, name=name, game=GAME_SETTINGS["progan"], data__classes=classes)

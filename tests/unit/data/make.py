@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from advgen.data.config import FolderImages
-from advgen.data.shards import Manifest, write_shards
+from advgen.data.config import FolderImages, ShardingConfig
+from advgen.data.manifest import Manifest
+from advgen.data.shards import write_shards
 from advgen.data.sources import open_source
 
 
@@ -37,4 +38,5 @@ def shards_of(folder: Path, count: int, shard_samples: int, size: int = 8, class
     """Shards in ``folder / "shards"``; without classes, sample i is ``picture(i)``."""
     images = folder_of(folder / "images", count, size, classes)
     source = open_source(FolderImages(path=str(images), labels="folders" if classes else "none"))
-    return write_shards(source, folder / "shards", resolution=size, channels=3, shard_samples=shard_samples)
+    config = ShardingConfig(shard_samples=shard_samples, shuffle_seed=None)
+    return write_shards(source, folder / "shards", resolution=size, channels=3, config=config)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from advgen.data.config import FolderImages
-from advgen.data.sources import new_folder, open_source
+from advgen.data.folders import new_folder
+from advgen.data.sources import open_source
 from advgen.errors import UserError
 from tests.unit.data.make import folder_of
 
@@ -14,7 +15,7 @@ from tests.unit.data.make import folder_of
 def test_natural_order_and_no_labels(tmp_path: Path) -> None:
     folder_of(tmp_path / "d", 11)
     (tmp_path / "d" / ".DS_Store").write_bytes(b"x")
-    images = list(open_source(FolderImages(path=str(tmp_path / "d"))))
+    images = open_source(FolderImages(path=str(tmp_path / "d"))).items
     assert [image.name for image in images] == [f"{n}.png" for n in range(11)]
     assert [image.key for image in images] == [f"{n:08d}" for n in range(11)]
     assert {image.label for image in images} == {None}
@@ -28,9 +29,11 @@ def test_zip_gives_what_its_folder_gives(tmp_path: Path) -> None:
         archive.writestr("__MACOSX/class0/._1.png", b"x")
     from_folder = open_source(FolderImages(path=str(folder), labels="folders"))
     from_zip = open_source(FolderImages(path=str(tmp_path / "d.zip"), labels="folders"))
-    assert list(from_zip) == list(from_folder)
+    assert from_zip.items == from_folder.items
+    with from_zip.place.opened() as read, from_folder.place.opened() as read_file:
+        assert [read(i.files[0]) for i in from_zip.items] == [read_file(i.files[0]) for i in from_folder.items]
     assert from_zip.classes == ("class0", "class1", "class2")
-    assert all(f"class{image.label}" == image.name.split("/")[0] for image in from_zip)
+    assert all(f"class{image.label}" == image.name.split("/")[0] for image in from_zip.items)
 
 
 def test_linked_folders_are_followed_and_circles_end(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from advgen.data.decode import box_mean
-from advgen.data.shards import Manifest
+from advgen.data.loader import Loader
+from advgen.data.manifest import Manifest
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from tests.unit.data.make import picture, shards_of
@@ -112,8 +113,11 @@ def test_damage_names_shard_key_offset_and_the_way_out(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[512 : 512 + 40] = bytes(40)
     path.write_bytes(data)
+    stream = stream_of(tmp_path / "shards")
+    (bad,) = stream.read(np.arange(9)).replaced
+    assert "shard-000001.tar:00000003:512" in bad.place and "3.png" in bad.place and bad.by == "00000004"
     with pytest.raises(UserError, match=r"shard-000001\.tar:00000003:512: .*3\.png.*run `advgen shard` again"):
-        stream_of(tmp_path / "shards").read(np.arange(9))
+        next(Loader(stream, [(np.arange(9), None)]))
     path.write_bytes(data[:-512])
     with pytest.raises(UserError, match="the manifest says"):
         stream_of(tmp_path / "shards").read(np.arange(9))
@@ -123,14 +127,14 @@ def test_damage_names_shard_key_offset_and_the_way_out(tmp_path: Path) -> None:
 
 
 def test_many_shards_share_few_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advgen.data.stream._OPEN_SHARDS", 2)
+    monkeypatch.setattr("advgen.data.open_shards.MAX_OPEN", 2)
     shards_of(tmp_path, 12, 1)
     stream = stream_of(tmp_path / "shards", cache_bytes=0)
     requests = [(np.arange(24), None)] * 6
-    with stream.prefetch(requests, threads=3, ahead=6) as batches:
+    with Loader(stream, requests, threads=3, ahead=6) as batches:
         images = [batch.images for batch in batches]
     assert all((image == images[0]).all() for image in images)
-    assert len(stream._opened) <= 2
+    assert len(stream._shards._opened) <= 2
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
@@ -138,7 +142,7 @@ def test_prefetch_gives_the_requests_in_order(shards: Path, threads: int) -> Non
     before = threading.active_count()
     stream = stream_of(shards, cache_bytes=1000)
     requests = [(np.arange(i, i + 7), level) for i in range(0, 70, 7) for level in (8, None, 4)]
-    with stream.prefetch(iter(requests), threads=threads, ahead=3) as batches:
+    with Loader(stream, iter(requests), threads=threads, ahead=3) as batches:
         for (positions, level), batch in zip(requests, batches, strict=True):
             assert (batch.images == stream.read(positions, level).images).all()
     assert threading.active_count() == before
@@ -150,12 +154,12 @@ def test_prefetch_hands_errors_on_and_ends_its_threads(tmp_path: Path) -> None:
     stream = stream_of(tmp_path / "shards", block_shards=1)
     third = int(stream.index_of(np.array([2]))[0])
     (tmp_path / "shards" / manifest.shards[third].name).unlink()
-    batches = stream.prefetch([(np.array([p]), None) for p in range(4)], threads=2, ahead=4)
+    batches = Loader(stream, [(np.array([p]), None) for p in range(4)], threads=2, ahead=4)
     assert len([next(batches), next(batches)]) == 2
     with pytest.raises(UserError, match="cannot be opened"):
         next(batches)
     assert threading.active_count() == before
-    unread = stream.prefetch(((np.array([0]), None) for _ in range(10**9)), threads=2, ahead=3)
+    unread = Loader(stream, ((np.array([0]), None) for _ in range(10**9)), threads=2, ahead=3)
     next(unread)
     unread.close()
     unread.close()

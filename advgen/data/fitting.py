@@ -1,0 +1,230 @@
+"""From a file of any kind to what is stored: upright, opaque, cut to shape, resized, with maps and smaller levels."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from advgen.data.config import ShardingConfig
+from advgen.data.decode import MODES, BadImage, box_mean, check_size, encode_ids, reason
+
+FILTERS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
+RAW_HEIGHT = 32
+"""The smallest stored level; its pixels are stored as they are, and still smaller ones are means of it."""
+_EXTENSIONS = {"PNG": "png", "JPEG": "jpg"}
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every sample of a set is brought to; sizes in pixels."""
+
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A sample as it is stored.
+
+    Attributes:
+        parts: (extension, bytes) of each part, the image first.
+        levels: the same for each level that is not raw.
+        raw: uint8 [channels, h, w], the raw level, or None.
+        changes: what was done to the image besides cutting and resizing.
+        enlarged: whether the image was smaller.
+        label_ids: ids in the label map.
+    """
+
+    parts: list[tuple[str, bytes]]
+    levels: list[list[tuple[str, bytes]]]
+    raw: NDArray[np.uint8] | None
+    changes: tuple[str, ...]
+    enlarged: bool
+    label_ids: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How samples are fitted.
+
+    Attributes:
+        shape: of every sample.
+        config: crop, filter, formats.
+        levels: heights of the levels, largest first.
+        raw: whether the last of them is raw.
+        parts: of each sample.
+        label_map_classes: ids must be below; None: any.
+        ignore_label: an id that is allowed besides.
+    """
+
+    shape: Shape
+    config: ShardingConfig
+    levels: tuple[int, ...] = ()
+    raw: bool = False
+    parts: tuple[str, ...] = ("image",)
+    label_map_classes: int | None = None
+    ignore_label: int | None = None
+
+    def __call__(self, files: dict[str, bytes]) -> Fitted:
+        """Fit a sample.
+
+        Args:
+            files: content of the file of each part.
+
+        Raises:
+            BadImage: a part is no whole image, or does not belong to the others; the text begins with its part
+                where there are several.
+        """
+        stored, upright, changes = self._image(files["image"])
+        size = upright.size
+        pixels = np.asarray(self._fitted(upright, FILTERS[self.config.resize_filter]))
+        image = self._stored(stored, pixels)
+        chw = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        maps = {part: self._map(part, files[part], size) for part in self.parts[1:]}
+        label_ids = np.unique(maps["label_map"]) if "label_map" in maps else np.empty(0, np.int32)
+        self._check_ids(label_ids)
+        small = {height: box_mean(chw, height) for height in self.levels}
+        encoded = self.levels[:-1] if self.raw else self.levels
+        return Fitted(
+            parts=[image, *(_map_file(part, ids) for part, ids in maps.items())],
+            levels=[
+                [
+                    _encoded(np.ascontiguousarray(small[h].transpose(1, 2, 0)), image[0], self.config.level_quality),
+                    *(_map_file(part, _nearest(part, ids, h)) for part, ids in maps.items()),
+                ]
+                for h in encoded
+            ],
+            raw=small[self.levels[-1]] if self.raw else None,
+            changes=changes,
+            enlarged=size[0] < self.shape.width or size[1] < self.shape.height,
+            label_ids=frozenset(int(i) for i in label_ids),
+        )
+
+    def _image(self, data: bytes) -> tuple[tuple[str, bytes] | None, Image.Image, tuple[str, ...]]:
+        """((extension, bytes) if they can be stored untouched, the upright opaque image, what was changed)."""
+        mode = MODES[self.shape.channels]
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                check_size(image)
+                if getattr(image, "n_frames", 1) > 1:
+                    raise BadImage(f"is an animation of {image.n_frames} frames")  # pyright: ignore[reportAttributeAccessIssue]
+                image.load()
+                extension = _EXTENSIONS.get(image.format or "", "")
+                turned = image.getexif().get(_ORIENTATION, 1) != 1
+                transparent = image.has_transparency_data
+                changes = [image.mode] if image.mode != mode else []
+                changes += ["rotated"] * turned + ["transparent"] * transparent
+                plain = _plain(ImageOps.exif_transpose(image) if turned else image, transparent, mode)
+                same = plain.size == (self.shape.width, self.shape.height) and not changes and extension != ""
+                if same and self.config.format in ("keep", _FORMATS[extension]):
+                    return (extension, data), plain.copy(), ()
+                return None, plain.copy(), tuple(changes)
+        except BadImage:
+            raise
+        except Exception as error:
+            raise BadImage(reason(error, data)) from None
+
+    def _stored(self, untouched: tuple[str, bytes] | None, pixels: NDArray[np.uint8]) -> tuple[str, bytes]:
+        if untouched is not None:
+            return untouched
+        return _encoded(pixels, "jpg" if self.config.format == "jpeg" else "png", self.config.jpeg_quality, "PNG")
+
+    def _fitted(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        """Cut to the shape's proportions and resized."""
+        height, width = self.shape.height, self.shape.width
+        if image.size == (width, height):
+            return image
+        if self.config.crop == "center":
+            # The largest centred part of the right proportions, in whole pixels.
+            w = min(image.width, max(1, round(image.height * width / height)))
+            h = min(image.height, max(1, round(image.width * height / width)))
+            left, top = (image.width - w) // 2, (image.height - h) // 2
+            # Cropped first: resize(box=...) would mix in pixels from outside.
+            image = image.crop((left, top, left + w, top + h))
+        elif self.config.crop == "none" and image.width * height != image.height * width:
+            raise BadImage(f"has {image.width} x {image.height} pixels, not the proportions {width}:{height}")
+        return image if image.size == (width, height) else image.resize((width, height), resample)
+
+    def _map(self, part: str, data: bytes, size: tuple[int, int]) -> NDArray[np.int32]:
+        """A map int32 [h, w], or line art uint8 values in it, of the shape."""
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                check_size(image)
+                image.load()
+                if image.size != size:
+                    raise BadImage(
+                        f"{part}: has {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}"
+                    )
+                if part == "line_art":
+                    grey = _plain(image, image.has_transparency_data, "L")
+                    return np.asarray(self._fitted(grey, FILTERS[self.config.resize_filter])).astype(np.int32)
+                if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+                    raise BadImage(f"{part}: has colours ({image.mode}); ids in grey of 8, 16 or 32 bits are needed")
+                ids = np.asarray(image).astype(np.int64)
+        except BadImage:
+            raise
+        except Exception as error:
+            raise BadImage(f"{part}: {reason(error, data)}") from None
+        if ids.min(initial=0) < 0 or ids.max(initial=0) >= 1 << 31:
+            raise BadImage(f"{part}: has ids outside 0 to 2^31 - 1")
+        return np.asarray(self._fitted(Image.fromarray(ids.astype(np.int32)), Image.Resampling.NEAREST))
+
+    def _check_ids(self, ids: NDArray[np.int32]) -> None:
+        if self.label_map_classes is None:
+            return
+        wrong = [int(i) for i in ids if i >= self.label_map_classes and i != self.ignore_label]
+        if wrong:
+            raise BadImage(f"label_map: has ids {wrong[:5]}, outside 0 to {self.label_map_classes - 1}")
+
+
+_FORMATS = {"png": "png", "jpg": "jpeg"}
+
+
+def _map_file(part: str, ids: NDArray[np.int32]) -> tuple[str, bytes]:
+    return f"{part}.png", encode_ids(ids)
+
+
+def _nearest(part: str, ids: NDArray[np.int32], height: int) -> NDArray[np.int32]:
+    """Every so many pixels one, as pix2pixHD's own half-size maps; means for line art, whose values are greys."""
+    if part == "line_art":
+        return box_mean(ids.astype(np.uint8), height).astype(np.int32)
+    step = ids.shape[0] // height
+    return ids[step // 2 :: step, step // 2 :: step]
+
+
+def _encoded(pixels: NDArray[np.uint8], extension: str, quality: int, lossless: str = "WEBP") -> tuple[str, bytes]:
+    """uint8 [h, w, 3] or [h, w(, 1)] as JPEG, or else lossless."""
+    image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+    out = io.BytesIO()
+    if extension == "jpg":
+        image.save(out, "JPEG", quality=quality)
+        return "jpg", out.getvalue()
+    if lossless == "PNG":
+        image.save(out, "PNG")
+        return "png", out.getvalue()
+    image.save(out, "WEBP", lossless=True, quality=20, method=1)  # a third of the time for a twentieth more bytes
+    return "webp", out.getvalue()
+
+
+def _plain(image: Image.Image, transparent: bool, mode: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion to 8 bits clips at 255 instead of scaling.
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise BadImage(f"has pixels of kind {image.mode} (32 bits); only 8 and 16 bits can be used")
+    if transparent:
+        opaque = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+    return image.convert(mode)
