@@ -216,6 +216,10 @@ class Place:
 
 def _explain(error: BaseException, shown: str) -> None:
     """Raise what a transfer's error means: not there, not allowed, or to be tried again."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and type(cause).__module__.startswith("aiohttp"):
+        assert cause is not None
+        error = cause  # fsspec's HTTP says "not found" of a server that refuses, fails or is not there, too
     if isinstance(error, UserError | FileNotFoundError):
         raise error
     status = getattr(error, "status", None) or getattr(error, "code", None)

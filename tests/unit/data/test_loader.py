@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advgen.data.config import FolderImages, ShardingConfig
+from advgen.data.loader import Loader
+from advgen.data.order import Shuffled
+from advgen.data.parts import Replaced
+from advgen.data.shards import load_manifest, write_shards
+from advgen.data.sources import open_source
+from advgen.data.stream import ImageStream, MixedStream
+from advgen.errors import UserError
+from tests.unit.data.make import folder_of, shards_of
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loader")
+    shards_of(folder, 30, 7, classes=2)
+    return folder / "shards"
+
+
+def stream_of(folder: Path, **options) -> ImageStream:
+    return ImageStream(folder, **{"seed": 3, "resolution": 8, "channels": 3, "block_shards": 2, **options})
+
+
+def slices(start: int, stop: int, batch: int, rank: int, ranks: int) -> list[np.ndarray]:
+    """What a rank asks for, as :meth:`advgen.runtime.world.World.positions` does."""
+    return [np.arange(first + rank, first + batch, ranks) for first in range(start, stop, batch)]
+
+
+def global_batches(order, start: int, stop: int, batch: int, ranks: int, workers: int) -> list[list[int]]:  # type: ignore[no-untyped-def]
+    """The samples of each global batch, read by ranks whose workers take batches in turn, with plans of their own."""
+    found: list[list[int]] = [[-1] * batch for _ in range(start, stop, batch)]
+    for rank in range(ranks):
+        requests = slices(start, stop, batch, rank, ranks)
+        for worker in range(max(workers, 1)):
+            own = order()
+            for number in range(worker, len(requests), max(workers, 1)):
+                for position, index in zip(requests[number], own.index_of(requests[number]), strict=True):
+                    found[number][int(position) - start - number * batch] = int(index)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 11), min_size=1, max_size=9),
+    ranks=st.sampled_from([1, 2, 3, 5]),
+    workers=st.sampled_from([0, 1, 3]),
+    lanes=st.sampled_from([1, 2, 3]),
+    data=st.data(),
+)
+def test_an_epoch_is_exact_and_a_resume_on_others_goes_on_with_it(sizes, ranks, workers, lanes, data) -> None:  # type: ignore[no-untyped-def]
+    n, batch = sum(sizes), 30
+
+    def order() -> Shuffled:
+        return Shuffled(7, sizes, 3, lanes)
+
+    whole = global_batches(order, 0, 3 * n + batch, batch, ranks, workers)
+    flat = [index for each in whole for index in each]
+    for epoch in range(3):
+        assert sorted(flat[epoch * n : (epoch + 1) * n]) == list(range(n))
+    killed = data.draw(st.integers(0, len(whole) - 1)) * batch
+    others, helpers = data.draw(st.sampled_from([1, 2, 3, 5])), data.draw(st.sampled_from([0, 1, 3]))
+    resumed = global_batches(order, killed, 3 * n + batch, batch, others, helpers)
+    assert resumed == whole[killed // batch :]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")  # more than there may be cores
+@pytest.mark.parametrize("workers", [1, 3])
+def test_processes_give_what_threads_give(shards: Path, workers: int) -> None:
+    stream = stream_of(shards, mirror=True)
+    requests = [(positions, level) for level in (8, 4) for positions in slices(5, 65, 15, 1, 3)]
+    with (
+        Loader(stream, requests, threads=2) as wanted,
+        Loader(stream, iter(requests), workers=workers, ahead=2) as found,
+    ):
+        for one, other in zip(wanted, found, strict=True):
+            assert (one.images == other.images).all() and one.labels is not None and other.labels is not None
+            assert (one.labels == other.labels).all()
+
+
+def test_a_process_that_is_killed_is_an_error_and_no_hang(shards: Path) -> None:
+    import multiprocessing
+
+    before = {child.pid for child in multiprocessing.active_children()}
+    with Loader(stream_of(shards), ((np.arange(8), None) for _ in range(10**6)), workers=1) as batches:
+        next(batches)
+        (worker,) = [child for child in multiprocessing.active_children() if child.pid not in before]
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGTERM)  # a wish to stop is the trainer's
+        next(batches)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="ended from outside"):
+            for _ in range(1000):
+                next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_samples_are_replaced_counted_and_limited(tmp_path: Path, workers: int) -> None:
+    manifest = shards_of(tmp_path, 12, 4)
+    path = tmp_path / "shards" / manifest.shards[1].name
+    data = bytearray(path.read_bytes())
+    data[512:552] = bytes(40)  # the first sample of the shard
+    path.write_bytes(data)
+    requests = [(np.arange(start, start + 6), None) for start in range(0, 24, 6)]
+    told: list[Replaced] = []
+    stream = stream_of(tmp_path / "shards", cache_bytes=0)
+    with Loader(stream, requests, workers=workers, bad_samples=1, told=told.append) as batches:
+        images = np.concatenate([batch.images for batch in batches])
+    assert len(told) == 1 and told[0].place.endswith("4.png)") and told[0].by == "00000005"
+    indices = stream.index_of(np.arange(24))
+    assert (images[indices == 4][0] == images[indices == 5][0]).all()
+    with (
+        Loader(stream, requests, workers=workers, bad_samples=0) as batches,
+        pytest.raises(UserError, match=r"shard-000001\.tar:00000004:512"),
+    ):
+        list(batches)
+    path.write_bytes(bytes(len(data)))
+    with pytest.raises(UserError, match="and so do all 4 of the shard"):
+        stream_of(tmp_path / "shards", cache_bytes=0).read(np.arange(12))
+
+
+def test_levels_come_from_their_files_and_cost_no_full_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(FolderImages(path=str(folder_of(tmp_path / "images", 9, size=128))))
+    write_shards(source, tmp_path / "with", resolution=128, channels=3, config=ShardingConfig(shard_samples=4))
+    config = ShardingConfig(shard_samples=4, levels="none")
+    write_shards(source, tmp_path / "without", resolution=128, channels=3, config=config)
+    assert [level.height for level in load_manifest(tmp_path / "with").levels] == [64, 32]
+    decoded: list[int] = []
+    stream = stream_of(tmp_path / "with", resolution=128)
+    read = stream._shards.read
+    monkeypatch.setattr(stream._shards, "read", lambda n, p, height: decoded.append(height) or read(n, p, height))
+    plain = stream_of(tmp_path / "without", resolution=128)
+    for level, stored in ((128, 128), (64, 64), (32, 32), (16, 32), (4, 32)):
+        found, wanted = stream.read(np.arange(9), level).images, plain.read(np.arange(9), level).images
+        assert set(decoded) == {stored}
+        # The levels of PNGs are lossless; below 32 pixels they are means of rounded means.
+        assert np.abs(found.astype(int) - wanted).max() <= (0 if level >= 32 else 1)
+        decoded.clear()
+
+
+def test_classes_balanced_and_sets_mixed(tmp_path: Path) -> None:
+    for name, count in (("a", 20), ("b", 12)):
+        folder = folder_of(tmp_path / name, count, classes=2)
+        for path in list((folder / "class1").iterdir())[2:]:
+            path.unlink()
+        source = open_source(FolderImages(path=str(folder), labels="folders"))
+        config = ShardingConfig(shard_samples=5, duplicates="keep")
+        write_shards(source, tmp_path / f"{name}-shards", resolution=8, channels=3, config=config)
+    streams = [stream_of(tmp_path / f"{name}-shards", balanced=True) for name in ("a", "b")]
+    labels = streams[0].read(np.arange(40)).labels
+    assert labels is not None and (np.bincount(labels) == 20).all()
+    mixed = MixedStream(streams, [3.0, 1.0], seed=1)
+    batch = mixed.read(np.arange(64))
+    assert batch.images.shape == (64, 3, 8, 8) and batch.labels is not None and (np.bincount(batch.labels) > 20).all()
+    assert (mixed.read(np.arange(64)[5:9]).images == batch.images[5:9]).all()
+
+
+def test_a_far_position_is_read_without_what_comes_before(shards: Path) -> None:
+    stream = stream_of(shards)
+    stream.read(np.array([10**12]))
+    assert len(stream._shards._opened) == 1
+
+
+def test_crops_and_flips_treat_all_parts_alike(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from advgen.data.config import PairedImages
+    from advgen.data.parts import instance_edges
+
+    random = np.random.RandomState(0)
+    for part in ("images", "labels", "instances", "lines"):
+        (tmp_path / part).mkdir()
+    for number in range(6):
+        ids = random.randint(0, 5, (4, 8)).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(np.repeat((ids * 50).astype(np.uint8)[..., None], 3, 2)).save(tmp_path / f"images/{number}.png")
+        Image.fromarray(ids.astype(np.uint8)).save(tmp_path / f"labels/{number}.png")
+        Image.fromarray((ids * 70_000).astype(np.int32)).save(tmp_path / f"instances/{number}.tif")
+        Image.fromarray((ids * 50).astype(np.uint8)).save(tmp_path / f"lines/{number}.png")
+    (tmp_path / "images" / "left.png").write_bytes((tmp_path / "images" / "1.png").read_bytes())
+    paired = PairedImages(
+        path=str(tmp_path / "images"),
+        label_maps=str(tmp_path / "labels"),
+        label_map_classes=5,
+        instance_maps=str(tmp_path / "instances"),
+        line_art=str(tmp_path / "lines"),
+    )
+    source = open_source(paired)
+    with pytest.raises(UserError, match="left has no label map and no instance map and no line art"):
+        write_shards(source, tmp_path / "s", resolution=(32, 64), channels=3)
+    manifest = write_shards(
+        source, tmp_path / "s", resolution=(32, 64), channels=3, config=ShardingConfig(on_bad="skip", shard_samples=4)
+    )
+    assert manifest.label_ids == (0, 1, 2, 3, 4) and manifest.parts[1:] == ("label_map", "instance_map", "line_art")
+    stream = stream_of(tmp_path / "s", resolution=32, width=64, crop=16, mirror=True)
+    seen = set()
+    for level in (32, 16):
+        batch = stream.read(np.arange(40), level)
+        side = level // 2
+        assert batch.images.shape == (40, 3, side, side)
+        assert batch.label_map is not None and batch.instance_map is not None and batch.line_art is not None
+        assert (batch.images[:, 0] == batch.label_map * 50).all() and (batch.line_art[:, 0] == batch.images[:, 0]).all()
+        assert (batch.instance_map == batch.label_map * 70_000).all()
+        edges = instance_edges(batch.instance_map)
+        across = batch.instance_map[..., 1:] != batch.instance_map[..., :-1]
+        assert edges.any() and edges[..., 1:][across].all() and edges[..., :-1][across].all() and not edges.all()
+        seen |= {image.tobytes() for image in batch.images}
+    assert len(seen) > 30
