@@ -18,6 +18,7 @@ STAGES = {
     "sample": "draw images from a run",
     "report": "write a run's report as one HTML file",
     "export": "write a run's networks as files that stand alone, with a model card",
+    "verify": "check a folder of shards, and show what is in it",
     "inspect": "tell what stands in a run, a checkpoint or a file of tensors",
 }
 

@@ -147,7 +147,7 @@ def _from_processes(
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
+                if not any(words in str(error) for words in ("exited unexpectedly", "killed by signal")):
                     raise
                 raise UserError(
                     "A process that reads data was ended from outside (out of memory?). Start again, with fewer "
