@@ -146,8 +146,10 @@ def _from_processes(
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if not any(words in str(error) for words in ("exited unexpectedly", "killed by signal")):
+            except (RuntimeError, EOFError, OSError) as error:
+                # A process that ends in the middle of handing over its batch is seen as a broken connection.
+                ended = any(words in str(error) for words in ("exited unexpectedly", "killed by signal"))
+                if isinstance(error, RuntimeError) and not ended:
                     raise
                 raise UserError(
                     "A process that reads data was ended from outside (out of memory?). Start again, with fewer "

@@ -70,9 +70,8 @@ def verify(folder: Path, *, threads: int = 2, progress: Callable[[int, int], Non
         keys.update(entry.key for entry in entries)
         labels.update(entry.label for entry in entries if entry.label is not None)
         sizes.update((entry.spans[0][1]).bit_length() for entry in entries)
-        checked = in_order(
-            lambda entry, s=shard: _check(folder, manifest, s, entry), entries, threads=threads, ahead=64
-        )
+        check = partial(_check, folder, manifest, shard)
+        checked = in_order(check, entries, threads=threads, ahead=64)
         for entry, (content, fault) in zip(entries, checked, strict=True):
             where = f"{folder / shard.name}:{entry.key} (made from {entry.name})"
             if fault:

@@ -29,7 +29,8 @@ trainer, world = build_trainer(load_recipe(Path(sys.argv[1])))
 try:
     trainer.run(Watch(quiet=True), StopRequest())
 except AgreedError as error:
-    print(f"rank {world.rank}: {error}", flush=True)
+    sys.stdout.write(f"rank {world.rank}: {error}\n")  # in one piece: both ranks write to one pipe
+    sys.stdout.flush()
     world.close()
 else:
     sys.exit("nothing was noticed")
