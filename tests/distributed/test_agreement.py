@@ -29,7 +29,7 @@ trainer, world = build_trainer(load_recipe(Path(sys.argv[1])))
 try:
     trainer.run(Watch(quiet=True), StopRequest())
 except AgreedError as error:
-    sys.stdout.write(f"rank {world.rank}: {error}\n")  # in one piece: both ranks write to one pipe
+    sys.stdout.write(f"rank {world.rank}: {error}\\n")  # in one piece: both ranks write to one pipe
     sys.stdout.flush()
     world.close()
 else:
