@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,8 @@ def _from_processes(
     finally:
         shut = getattr(batches, "_shutdown_workers", None)  # else they end when the iterator is collected
         if shut is not None:
-            shut()
+            with suppress(RuntimeError):  # a process that aborts while it ends is no loss, and torch's handler raises
+                shut()
 
 
 def _as_it_is(batch: Any) -> Any:
