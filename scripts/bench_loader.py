@@ -60,7 +60,7 @@ def ours(folder: Path, case: peers.Case, size: int, form: str, threads: int, wor
 
 def variants(case: peers.Case) -> list[str]:
     """What is measured: kind/of which images/with what."""
-    names = ["limit/levels", "limit/full"]
+    names = ["limit/full", "limit/small"]
     names += [f"advgen/{form}/{how}" for form in ("auto", "none", "small") for how in ("threads", "workers")]
     found = [name for name in peers.PEERS if name != "mosaicml-streaming" or importlib.util.find_spec("streaming")]
     names += [f"{name}/{size}/{how}" for name in found for size in ("full", "small") for how in ("documented", "same")]
@@ -71,7 +71,7 @@ def batches_of(name: str, folder: Path, case: peers.Case) -> Iterator[Any]:
     """The endless batches of a variant."""
     kind, *rest = name.split("/")
     if kind == "limit":
-        return peers.limit(folder, case, case.wanted if rest[0] == "levels" else case.stored)
+        return peers.limit(folder, case, case.stored if rest[0] == "full" else case.wanted)
     if kind == "advgen":
         size = case.wanted if rest[0] == "small" else case.stored
         form = "none" if rest[0] == "small" else rest[0]
@@ -127,9 +127,9 @@ def table(rates: dict[str, list[float]]) -> dict[str, float]:
         "advgen without levels / best with the same decoder": own("none") / best("full/same"),
         "advgen / best on shrunk images, as documented": own("auto") / best("small/documented"),
         "advgen / best on shrunk images, same decoder": own("auto") / best("small/same"),
-        "advgen / limit": own("auto") / middle["limit/levels"],
         "advgen without levels / limit": own("none") / middle["limit/full"],
-        "a sample of a level / one of a set sharded at that size": own("small") / own("auto"),
+        "advgen on shrunk images / limit on them": own("small") / middle["limit/small"],
+        "seconds for a sample of a level / for one of a set sharded at that size": own("small") / own("auto"),
     }
 
 

@@ -108,17 +108,16 @@ def image_folder(folder: Path, case: Case, size: int, ours: bool) -> Iterator[to
 
 def web_dataset(folder: Path, case: Case, size: int, ours: bool) -> Iterator[torch.Tensor]:
     """webdataset's WebDataset and WebLoader, on shards that advgen wrote."""
-    import webdataset
+    from webdataset.compat import WebDataset, WebLoader
 
     names = sorted(str(path) for path in (folder / f"shards-{size}-none").glob("*.tar"))
-    data = webdataset.WebDataset(names, shardshuffle=100).shuffle(1000)
+    data = WebDataset(names, shardshuffle=100).shuffle(1000)
     if ours:
         data = data.to_tuple("jpg").map_tuple(functools.partial(same_decoder, wanted=case.wanted))
     else:
         data = data.decode("pil").to_tuple("jpg").map_tuple(_documented(case.wanted))
-    loader = webdataset.WebLoader(
-        data.repeat().batched(BATCH, partial=False), batch_size=None, num_workers=WORKERS
-    )
+    endless = data.repeat().batched(BATCH, partial=False)  # pyright: ignore[reportAttributeAccessIssue]
+    loader = WebLoader(endless, batch_size=None, num_workers=WORKERS)
     for (images,) in loader:
         yield images
 
@@ -145,15 +144,7 @@ def mosaic(folder: Path, case: Case, size: int, ours: bool) -> Iterator[torch.Te
 
 def limit(folder: Path, case: Case, size: int) -> Iterator[np.ndarray]:
     """Decoding, means over blocks, collating, of bytes in memory; one process."""
-    if size == case.wanted and (folder / f"shards-{case.stored}-auto" / f"r{size:04d}").is_dir():
-        import tarfile
-
-        files: list[bytes] = []
-        for path in sorted((folder / f"shards-{case.stored}-auto" / f"r{size:04d}").glob("*.tar")):
-            with tarfile.open(path) as tar:
-                files += [tar.extractfile(member).read() for member in tar]  # pyright: ignore[reportOptionalMemberAccess]
-    else:
-        files = [path.read_bytes() for path in sorted((folder / f"images-{size}").rglob("*.jpg"))]
+    files = [path.read_bytes() for path in sorted((folder / f"images-{size}").rglob("*.jpg"))]
     start = 0
     while True:
         chosen = [files[(start + n) % len(files)] for n in range(BATCH)]

@@ -19,8 +19,9 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
 }
-RAW_HEIGHT = 32
-"""The smallest stored level; its pixels are stored as they are, and still smaller ones are means of it."""
+RAW_HEIGHT, RAW_FRACTION = 32, 16
+"""The smallest stored level is so high, or this part of the images' height where that is more: small beside the images,
+so that its pixels are stored as they are, which no decoder is as fast as. Still smaller ones are means of it."""
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg"}
 _ORIENTATION = 0x0112  # the EXIF tag
 

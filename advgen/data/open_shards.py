@@ -34,10 +34,10 @@ class OpenShards:
         self._height = manifest.height  # that was read last: hints are for it
         self._lock = threading.Lock()
 
-    def locate(self, index: int) -> tuple[int, int]:
-        """(shard, place in it) of a sample."""
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return shard, index - int(self._starts[shard])
+    def locate(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(shards, places in them) of samples, int64 [n] each."""
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        return shards, indices - self._starts[shards]
 
     def read(self, number: int, place: int, height: int) -> list[bytes] | NDArray[np.uint8]:
         """The bytes of a sample's parts at a stored height; of a raw level the pixels uint8 [channels, h, w].
@@ -127,13 +127,12 @@ class _Raw(_File):
                 shape, _, kind = np.lib.format.read_array_header_1_0(file)
             except ValueError as error:
                 raise UserError(f"{place.show(shard.name)}: is no array ({error}). Copy it again.") from None
-            self._start, self._shape = file.tell(), shape[1:]
+            self._start, self._shape, self._size = file.tell(), shape[1:], int(np.prod(shape[1:]))
         if kind != np.uint8 or len(shape) != 4 or shape[0] != shard.samples:
             raise UserError(f"{place.show(shard.name)}: holds {kind} {list(shape)}. Copy it again.")
 
     def read(self, place: int) -> NDArray[np.uint8]:
-        size = int(np.prod(self._shape))
-        data = self._at(self._start + place * size, size)
-        if len(data) != size:
+        data = self._at(self._start + place * self._size, self._size)
+        if len(data) != self._size:
             raise BadImage("is cut short")
         return np.frombuffer(data, np.uint8).reshape(self._shape)

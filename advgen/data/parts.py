@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -55,16 +54,6 @@ class Samples:
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "replaced"}
         return {name: value for name, value in values.items() if value is not None}
 
-    def mirrored(self, chosen: NDArray[np.bool_]) -> Samples:
-        """Some of the samples, bool [n], flipped left to right, with all their parts."""
-
-        def flip(values: NDArray[Any]) -> NDArray[Any]:
-            values = values.copy()
-            values[chosen] = values[chosen][..., ::-1]
-            return values
-
-        return self._on_pixels(flip)
-
     def cropped(self, tops: NDArray[np.int64], lefts: NDArray[np.int64], height: int, width: int) -> Samples:
         """Each sample cut at its own corner, int64 [n], to one size, with all its parts."""
 
@@ -72,10 +61,7 @@ class Samples:
             corners = zip(values, tops.tolist(), lefts.tolist(), strict=True)
             return np.stack([value[..., top : top + height, left : left + width] for value, top, left in corners])
 
-        return self._on_pixels(cut)
-
-    def _on_pixels(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Samples:
-        return replace(self, **{name: change(a) for name, a in self.arrays().items() if name != "labels"})
+        return replace(self, **{name: cut(values) for name, values in self.arrays().items() if name != "labels"})
 
 
 def merged(parts: list[tuple[NDArray[np.int64], Samples]], count: int) -> Samples:

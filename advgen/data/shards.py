@@ -16,7 +16,7 @@ import numpy as np
 
 from advgen.data.config import ShardingConfig
 from advgen.data.duplicates import find_duplicates
-from advgen.data.fitting import RAW_HEIGHT, Fit, Shape
+from advgen.data.fitting import RAW_FRACTION, RAW_HEIGHT, Fit, Shape
 from advgen.data.folders import exclusive
 from advgen.data.making import Job, Made, make_all
 from advgen.data.manifest import (
@@ -56,9 +56,10 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def level_heights(height: int, width: int, levels: str) -> tuple[int, ...]:
-    """Heights of the levels of a set, in pixels, largest first: halves down to :data:`RAW_HEIGHT`."""
+    """Heights of the levels of a set, in pixels, largest first: halves down to the smallest that is stored."""
     found: list[int] = []
-    while levels == "auto" and height % 2 == 0 and width % 2 == 0 and height // 2 >= RAW_HEIGHT:
+    least = max(RAW_HEIGHT, height // RAW_FRACTION)
+    while levels == "auto" and height % 2 == 0 and width % 2 == 0 and height // 2 >= least:
         height, width = height // 2, width // 2
         found.append(height)
     return tuple(found)
@@ -96,7 +97,7 @@ def write_shards(
         Shape(height, width, channels),
         config,
         heights,
-        raw=bool(heights) and heights[-1] == RAW_HEIGHT and source.parts == ("image",),
+        raw=bool(heights) and heights[-1] == max(RAW_HEIGHT, height // RAW_FRACTION) and source.parts == ("image",),
         parts=source.parts,
         label_map_classes=source.label_map_classes,
         ignore_label=source.ignore_label,

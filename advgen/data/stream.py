@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advgen.data.decode import BadImage, box_mean, decode, decode_ids
-from advgen.data.manifest import MANIFEST, Manifest, parse_manifest, read_index
+from advgen.data.manifest import MANIFEST, Entry, Manifest, parse_manifest, read_index
 from advgen.data.open_shards import OpenShards
 from advgen.data.order import Balanced, Mixture, Order, Positions, Shuffled
 from advgen.data.parts import IDS, Replaced, Samples, merged
@@ -25,7 +25,7 @@ from advgen.errors import UserError
 from advgen.seeds import key_of
 
 _DRAWS = 4096  # random words made at a time
-_SMALL = 64  # below this height smaller levels are taken of whole batches
+_SMALL = 64  # up to this height smaller levels are taken of whole batches
 
 
 class Stream(Protocol):
@@ -120,7 +120,8 @@ class ImageStream:
 
     def keys_of(self, positions: Positions) -> list[str]:
         """The key in the tars of each position's sample."""
-        return [self._entry(int(index)).key for index in self.index_of(positions)]
+        shards, places = (each.tolist() for each in self._shards.locate(self.index_of(positions)))
+        return [self._entries(shard)[place].key for shard, place in zip(shards, places, strict=True)]
 
     def read(self, positions: Positions, level: int | None = None) -> Samples:
         """The samples at some positions.
@@ -136,44 +137,59 @@ class ImageStream:
         positions = np.asarray(positions, np.int64)
         if self._remote and len(positions):
             self._hint(int(positions[0]))
-        samples = self.fetch(self.index_of(positions), level)
+        flips = self.flips_of(positions) if self._mirror else None
+        samples = self._fetched(self.index_of(positions), level, flips)
         if self._crop is not None:
-            samples = self._cropped(samples, positions, self._crop * self._level(level) // self.manifest.height)
-        return samples.mirrored(self.flips_of(positions)) if self._mirror else samples
+            side = self._crop * self._level(level) // self.manifest.height
+            samples = self._cropped(samples, positions, side, flips)
+        return samples
 
     def fetch(self, indices: NDArray[np.int64], level: int | None = None) -> Samples:
         """Samples by their number in the order of the shards, never mirrored; otherwise like :meth:`read`."""
-        manifest, level = self.manifest, self._level(level)
+        return self._fetched(indices, level, None)
+
+    def _fetched(self, indices: NDArray[np.int64], level: int | None, flips: NDArray[np.bool_] | None) -> Samples:
+        manifest, level, count = self.manifest, self._level(level), len(indices)
         width = manifest.width * level // manifest.height
         stored = min(h for h in (manifest.height, *(each.height for each in manifest.levels)) if h >= level)
-        images = np.empty((len(indices), manifest.channels, level, width), np.uint8)
-        ids = {p: np.empty((len(indices), level, width), np.int32) for p in manifest.parts if p in IDS}
-        lines = np.empty((len(indices), 1, level, width), np.uint8) if "line_art" in manifest.parts else None
+        images = np.empty((count, manifest.channels, level, width), np.uint8)
+        ids = {p: np.empty((count, level, width), np.int32) for p in manifest.parts if p in IDS}
+        lines = np.empty((count, 1, level, width), np.uint8) if "line_art" in manifest.parts else None
         used, replaced = indices.copy(), []
         kept, filled = self._cache.of_level(level)
-        cached = np.zeros(len(indices), bool)
+        cached = np.zeros(count, bool)
         small = np.flatnonzero(indices < len(filled))
         cached[small] = filled[indices[small]]
         images[cached] = kept[indices[cached]]
-        missing = np.flatnonzero(~cached)
-        whole: list[NDArray[np.uint8]] = []
-        for row in missing.tolist():
-            parts, used[row], bad = self._decode(int(indices[row]), stored)
+        if flips is not None and (turned := cached & flips).any():
+            images[turned] = images[turned][..., ::-1]
+        missing = np.flatnonzero(~cached).tolist()
+        # Mirrored on its way to its place, which costs a pass over the pixels less.
+        ways = [slice(None, None, -1 if flips is not None and flips[row] else 1) for row in range(count)]
+
+        def put(row: int, image: NDArray[np.uint8]) -> None:
+            if (index := indices[row]) < len(filled) and used[row] == index:
+                kept[index] = image
+                filled[index] = True  # after the pixels: other threads look at it
+            images[row] = image[..., ways[row]]
+
+        shards, places = (each.tolist() for each in self._shards.locate(indices))
+        step, whole = stored // level, []
+        for row in missing:
+            parts, shift, bad = self._decode(shards[row], places[row], stored)
+            used[row] += shift
             replaced += bad
-            if stored < _SMALL and level < stored:
+            if step > 1 and stored <= _SMALL:
                 whole.append(parts["image"])
             else:
-                images[row] = box_mean(parts["image"], level)
-            step = stored // level
+                put(row, box_mean(parts["image"], level))
             for part, values in ids.items():
-                values[row] = parts[part][step // 2 :: step, step // 2 :: step]
+                values[row] = parts[part][step // 2 :: step, step // 2 :: step][..., ways[row]]
             if lines is not None:
-                lines[row] = box_mean(parts["line_art"], level)
+                lines[row] = box_mean(parts["line_art"], level)[..., ways[row]]
         if whole:
-            images[missing] = box_mean(np.stack(whole), level)
-        for row in missing[(indices[missing] < len(filled)) & (used[missing] == indices[missing])].tolist():
-            kept[indices[row]] = images[row]
-            filled[indices[row]] = True  # after the pixels: other threads look at it
+            for row, image in zip(missing, box_mean(np.stack(whole), level), strict=True):
+                put(row, image)
         return Samples(images, self._labels(used), **ids, line_art=lines, replaced=tuple(replaced))
 
     def flips_of(self, positions: Positions) -> NDArray[np.bool_]:
@@ -186,7 +202,7 @@ class ImageStream:
             flips[chosen] = np.unpackbits(bits, bitorder="little")[positions[chosen] % _DRAWS].astype(bool)
         return flips
 
-    def _cropped(self, samples: Samples, positions: Positions, side: int) -> Samples:
+    def _cropped(self, samples: Samples, positions: Positions, side: int, flips: NDArray[np.bool_] | None) -> Samples:
         h, w = samples.images.shape[2:]
         words = np.empty((len(positions), 2), np.uint64)
         for block in np.unique(positions // _DRAWS):
@@ -194,8 +210,10 @@ class ImageStream:
             drawn = self._words("crop", int(block), 2 * _DRAWS).reshape(-1, 2)
             words[chosen] = drawn[positions[chosen] % _DRAWS]
         room = np.array([h - side + 1, w - side + 1], np.uint64)
-        corners = ((words >> np.uint64(32)) * room >> np.uint64(32)).astype(np.int64)
-        return samples.cropped(corners[:, 0], corners[:, 1], side, side)
+        tops, lefts = ((words >> np.uint64(32)) * room >> np.uint64(32)).astype(np.int64).T
+        if flips is not None:
+            lefts = np.where(flips, w - side - lefts, lefts)  # the place that it is in before it is mirrored
+        return samples.cropped(tops, lefts, side, side)
 
     def _draw(self, purpose: str, block: int, count: int) -> NDArray[np.uint64]:
         # A counter step gives 4 words of 64 bits, so blocks of counters do not overlap.
@@ -227,9 +245,8 @@ class ImageStream:
             raise ValueError(f"level {level} is not the stored resolution {stored} divided by a power of two")
         return level
 
-    def _decode(self, index: int, stored: int) -> tuple[dict[str, NDArray[Any]], int, list[Replaced]]:
-        """(parts, number of the sample that they are, what was replaced): the next of the shard that decodes."""
-        number, place = self._shards.locate(index)
+    def _decode(self, number: int, place: int, stored: int) -> tuple[dict[str, NDArray[Any]], int, list[Replaced]]:
+        """(parts, how far from the place they stand, what was replaced): the next of the shard that decodes."""
         count = self.manifest.shards[number].samples
         reason = ""
         for shift in range(count):
@@ -240,9 +257,9 @@ class ImageStream:
                 reason = reason or str(error)
                 continue
             if not shift:
-                return parts, index, []
-            by = self._entry(index - place + other).key
-            return parts, index - place + other, [Replaced(self._where(number, place), reason, by)]
+                return parts, 0, []
+            by = self._entries(number)[other].key
+            return parts, other - place, [Replaced(self._where(number, place), reason, by)]
         raise UserError(
             f"{self._where(number, place)} {reason}, and so do all {count} of the shard. It is damaged: run "
             "`advgen shard` again, or copy it again and verify it (`advgen verify`)."
@@ -264,19 +281,18 @@ class ImageStream:
         return parts
 
     def _where(self, number: int, place: int) -> str:
-        shard = self.manifest.shards[number]
-        entry = read_index(self._place.read, shard, self._place.show(""))[place]
-        return f"{self._place.show(shard.name)}:{entry.key}:{entry.spans[0][0]}: the image (made from {entry.name})"
+        entry = self._entries(number)[place]
+        name = self._place.show(self.manifest.shards[number].name)
+        return f"{name}:{entry.key}:{entry.spans[0][0]}: the image (made from {entry.name})"
 
-    def _entry(self, index: int):  # type: ignore[no-untyped-def]
-        number, place = self._shards.locate(index)
-        return read_index(self._place.read, self.manifest.shards[number], self._place.show(""))[place]
+    def _entries(self, number: int) -> list[Entry]:
+        return read_index(self._place.read, self.manifest.shards[number], self._place.show(""))
 
     def _labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
         if not self.manifest.classes:
             return None
-        places = [self._shards.locate(int(index)) for index in indices]
-        return np.array([self._shards.labels(shard)[place] for shard, place in places], np.int64)
+        shards, places = (each.tolist() for each in self._shards.locate(indices))
+        return np.array([self._shards.labels(s)[p] for s, p in zip(shards, places, strict=True)], np.int64)
 
 
 class MixedStream:
