@@ -8,7 +8,7 @@ randomness from ``context.noise``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
@@ -41,6 +41,15 @@ class Batch:
 
     images: Tensor
     labels: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """All parts that are there."""
+        return [value for field in fields(self) if (value := getattr(self, field.name)) is not None]
+
+    def strided(self, first: int, step: int) -> Batch:
+        """Every so many samples, from one on, with all their parts."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: None if value is None else value[first::step] for name, value in parts.items()})
 
 
 class Across(Protocol):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from advgen.capabilities import Samples as SamplesGame
 from advgen.clock import Clock, Stopwatch
 from advgen.data.loader import Loader
-from advgen.data.parts import Replaced, Samples
+from advgen.data.parts import Replaced
 from advgen.data.stream import Stream
 from advgen.errors import AgreedError, UserError
-from advgen.game import Game, Phase, Progress, Timeline, check_game, sampling_networks
+from advgen.game import Batch, Game, Phase, Progress, Timeline, check_game, sampling_networks
 from advgen.images import grid, save_png, to_bytes
 from advgen.runtime.checkpoint import (
     Checkpoint,
@@ -41,6 +41,7 @@ from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.saver import Saver
 from advgen.runtime.tracking import JsonLines, Mirror
+from advgen.runtime.transfer import Transfer
 from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
 from advgen.seeds import Noise
@@ -177,7 +178,8 @@ class Trainer:
         step = Step(self._table, engines)
         self._log({"kind": "phase", "event": "resume" if self.clock.phase_step > 0 else "start"})
         asked = False
-        with self._loader(index, watch) as batches:
+        with self._loader(index, watch) as loader:
+            batches = Transfer(loader, self._table.batch, Batch.tensors, self.world.device)
             while self.clock.phase == index:
                 self._busy.start()
                 logged = self.clock.step % self.config.log_every_steps == 0
@@ -237,7 +239,7 @@ class Trainer:
                 yield self.world.positions(start, phase.batch_size).numpy(), phase.resolution
             clock = self.timeline.advance(clock)
 
-    def _play(self, step: Step, batches: Iterator[Samples], logged: bool) -> dict[str, Tensor]:
+    def _play(self, step: Step, batches: Iterator[Batch], logged: bool) -> dict[str, Tensor]:
         try:
             return step.play(self.clock, self.timeline.progress(self.clock), batches, logged)
         except NotFinite as error:

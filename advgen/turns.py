@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -76,14 +76,14 @@ class Step:
         self._table, self._engines = table, engines
         self.skipped: dict[str, int] = {}
 
-    def play(self, clock: Clock, progress: Progress, batches: Iterator[Samples], logged: bool) -> dict[str, Tensor]:
+    def play(self, clock: Clock, progress: Progress, batches: Iterator[Batch], logged: bool) -> dict[str, Tensor]:
         """Every turn of the phase, in order; returns scalars if the step is to be logged.
 
         Raises:
             NotFinite: more updates in a row than allowed had a loss or gradient that is not finite.
         """
         phase, start = progress.phase, clock.samples
-        batch = self._table.batch(next(batches))
+        batch = next(batches)
         detached: dict[str, Mapping[str, Tensor]] = {}
         scalars: dict[str, Tensor] = {}
         for turn in phase.turns:
@@ -94,7 +94,7 @@ class Step:
                 for repeat in range(player.repeat):
                     if repeat:
                         start += phase.batch_size
-                        batch = self._table.batch(next(batches))
+                        batch = next(batches)
                     positions = self._table.world.positions(start, phase.batch_size).to(self._table.world.device)
                     outcome = self._backward(player, repeat, progress, positions, batch, detached)
                     detached[player.name] = outcome.detached
@@ -126,8 +126,8 @@ class Step:
             noise = Noise(table.seed, ("train", player.name, repeat), positions[m::count], table.dtype)
             left = {name: {key: rows[m::count] for key, rows in values.items()} for name, values in detached.items()}
             context = Context(table.networks, progress, noise, across, left)
-            images = batch.images[m::count].contiguous(memory_format=table.layout)
-            shares.append((context, Batch(images, None if batch.labels is None else batch.labels[m::count])))
+            share = batch.strided(m, count)
+            shares.append((context, replace(share, images=share.images.contiguous(memory_format=table.layout))))
         return engine.backward(shares)
 
     def _update(self, player: Player, clock: Clock, progress: Progress, logged: bool) -> dict[str, Tensor]:
