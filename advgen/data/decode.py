@@ -25,7 +25,7 @@ class BadImage(Exception):
     """Bytes that are no whole image; the text says why, the caller knows from where."""
 
 
-def decode(data: bytes, channels: int) -> NDArray[np.uint8]:
+def decode(data: bytes, channels: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Decode a stored JPEG, PNG or WebP.
 
     JPEG goes through libjpeg-turbo directly (simplejpeg), which gives Pillow's pixels in a third of the time and
@@ -34,6 +34,8 @@ def decode(data: bytes, channels: int) -> NDArray[np.uint8]:
     Args:
         data: the whole file.
         channels: 1 (grey) or 3 (RGB).
+        into: memory of a thread's own, flat. A JPEG that fits goes there, and the result is a view of it: fresh memory
+            for each image would be mapped and unmapped each time, for which threads wait for one another.
 
     Returns:
         uint8 [channels, height, width], not always contiguous.
@@ -45,7 +47,8 @@ def decode(data: bytes, channels: int) -> NDArray[np.uint8]:
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
             if int(height) * int(width) <= MAX_PIXELS:
-                pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
+                fits = into is not None and int(height) * int(width) * channels <= into.size
+                pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", buffer=into if fits else None)
                 return pixels.transpose(2, 0, 1)
         except ValueError:
             pass  # Pillow reads what is unusual, and says best what is wrong

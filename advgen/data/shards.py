@@ -161,6 +161,8 @@ def _folder(out: Path, partial: Path, plan: dict[str, Any]) -> Path:
                 "not be resumed. Name a new folder, or remove this one if no run needs it."
             )
         # The same names and sizes, written at another time: only making them tells whether they are the same images.
+    for left in partial.rglob("*.tmp"):
+        left.unlink()  # half a file of a process that was killed; nobody else writes here
     if _read_plan(partial) != plan:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

@@ -97,6 +97,7 @@ class ImageStream:
             self._order = self._balanced(sizes)
         self._cache = _Cache(self.manifest, 0 if len(self.manifest.parts) > 1 else cache_bytes)
         self._hinted: tuple[int, ...] = ()
+        self._own = threading.local()
         self._words = functools.lru_cache(32)(self._draw)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -273,12 +274,24 @@ class ImageStream:
         parts: dict[str, NDArray[Any]] = {}
         for part, content in zip(manifest.parts, data, strict=True):
             try:
-                parts[part] = decode_ids(content) if part in IDS else decode(content, _channels(part, manifest))
+                if part in IDS:
+                    parts[part] = decode_ids(content)
+                else:
+                    into = self._memory(stored) if part == "image" and stored > _SMALL else None
+                    parts[part] = decode(content, _channels(part, manifest), into)
                 if parts[part].shape[-2:] != (stored, manifest.width * stored // manifest.height):
                     raise BadImage(f"has {parts[part].shape[-1]} x {parts[part].shape[-2]} pixels")
             except BadImage as error:
                 raise error if part == "image" else BadImage(f"{error} ({part})") from None
         return parts
+
+    def _memory(self, stored: int) -> NDArray[np.uint8]:
+        """This thread's own memory for an image; what is in it is used before the thread decodes the next."""
+        size = self.manifest.channels * stored * (self.manifest.width * stored // self.manifest.height)
+        memory = getattr(self._own, "memory", None)
+        if memory is None or memory.size < size:
+            memory = self._own.memory = np.empty(size, np.uint8)
+        return memory
 
     def _where(self, number: int, place: int) -> str:
         entry = self._entries(number)[place]

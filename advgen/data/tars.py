@@ -97,13 +97,15 @@ def members(path: Path) -> Iterator[Member]:
     """The regular files of a tar, in its order. Nothing is extracted.
 
     Raises:
-        UserError: the file is damaged or cut short, an entry says it is larger than what follows, or a name is no
-            plain relative one.
+        UserError: the file is damaged or cut short, an entry says it is larger than what follows, something follows the
+            tar's end, or a name is no plain relative one.
     """
-    total = path.stat().st_size
+    total, end = path.stat().st_size, 0
     try:
         with tarfile.open(path, "r:") as archive:
             for entry in archive:
+                size = entry.size if entry.isfile() else 0
+                end = entry.offset_data + size + -size % tarfile.BLOCKSIZE
                 if not entry.isfile():
                     continue
                 if entry.issparse():
@@ -115,8 +117,25 @@ def members(path: Path) -> Iterator[Member]:
                         "The tar is cut short or forged: copy it again."
                     )
                 yield Member(entry.name, entry.offset_data, entry.size)
+        _check_end(path, end)
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: is no readable uncompressed tar file ({error}). Copy it again.") from None
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Refuse what tarfile takes for the end of a tar without a word: a damaged header, or that of a first tar of two."""
+    with path.open("rb") as file:
+        file.seek(end)
+        first = file.read(tarfile.BLOCKSIZE)
+        if len(first) < tarfile.BLOCKSIZE:
+            raise UserError(f"{path}: ends without a tar's end mark. It is cut short: copy it again.")
+        while first:
+            if any(first):
+                raise UserError(
+                    f"{path}: something that is no entry follows byte {end:,}. It is damaged, or was put together from "
+                    "several tars: copy it again, or give these as a folder."
+                )
+            first = file.read(1 << 20)
 
 
 def check_name(where: str, name: str) -> None:

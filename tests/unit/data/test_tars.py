@@ -60,9 +60,24 @@ def test_entries_of_a_wrong_size_are_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[: second + 512 + 20])
     with pytest.raises(UserError, match=r"a\.tar: "):
         list(members(path))
-    path.write_bytes(whole[:second] + b"x" * 512 + whole[second + 512 :])
-    with pytest.raises(UserError, match=r"a\.tar: is no readable uncompressed tar file"):
-        list(members(path))
+
+
+def test_what_tarfile_takes_for_the_end_is_not_one(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", {"a.png": encoded(picture(0)), "b.png": encoded(picture(1))})
+    whole = path.read_bytes()
+    second = whole.index(b"b.png")
+    for damaged, message in (
+        (b"x" * 512 + whole[512:], "is no readable uncompressed tar file"),
+        (whole[:second] + b"x" * 512 + whole[second + 512 :], f"something that is no entry follows byte {second:,}"),
+        (whole[:second] + bytes(512) + whole[second + 512 :], "something that is no entry follows"),
+        (whole + whole, "or was put together from several tars"),
+        (whole[:second], "ends without a tar's end mark"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=message):
+            list(members(path))
+    path.write_bytes(whole)
+    assert len(list(members(path))) == 2
 
 
 def test_links_and_devices_are_not_read(tmp_path: Path) -> None:
@@ -110,5 +125,5 @@ def test_shards_of_shards_keep_images_and_classes(tmp_path: Path) -> None:
     with source.place.opened() as read, wanted.place.opened() as read_file:
         found = {read(item.files[0]): item.label for item in source.items}
         assert found == {read_file(item.files[0]): item.label for item in wanted.items}
-    one = open_source(FolderImages(path=str(tmp_path / "shards" / manifest.shards[0].name), labels="cls"))
+    one = open_source(FolderImages(path=str(tmp_path / "shards" / manifest.shards[0].name)))
     assert len(one) == 6
