@@ -123,7 +123,7 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Refuse what tarfile takes for the end of a tar without a word: a damaged header, or that of a first tar of two."""
+    """Refuse what tarfile takes for a tar's end without a word: a damaged header, or the end of a first tar of two."""
     with path.open("rb") as file:
         file.seek(end)
         first = file.read(tarfile.BLOCKSIZE)
