@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -48,7 +48,7 @@ class Batch:
 
     def strided(self, first: int, step: int) -> Batch:
         """Every so many samples, from one on, with all their parts."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return Batch(**{name: None if value is None else value[first::step] for name, value in parts.items()})
 
 

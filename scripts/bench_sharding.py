@@ -6,7 +6,7 @@
 * speed: JPEGs of 512 pixels become JPEGs of 256 pixels with levels. The yardstick is the same transcoding in a loop on
   one core, bytes in memory, nothing written, times the number of cores. Both are taken turn by turn.
 * memory: 100,000 pictures of 32 pixels are sharded; the most memory that the program and its processes had at once.
-* levels: bytes that the levels add, for photographs and for maps of the Earth.
+* levels: bytes that the levels add, for photographs (`pip install scikit-image scikit-learn`) and maps of the Earth.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ def _unique_bytes(pid: int) -> int:
 
 def levels(folder: Path) -> None:
     """Print what the levels add to sets of several kinds of pictures."""
-    from skimage import data
+    from skimage import data  # pyright: ignore[reportMissingImports]
 
     photographs = [Image.fromarray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
-    from sklearn.datasets import load_sample_images
+    from sklearn.datasets import load_sample_images  # pyright: ignore[reportMissingImports]
 
     photographs += [Image.fromarray(picture) for picture in load_sample_images()["images"]]
     print("\n| pictures | size | file | bytes an image | with levels |\n|---|---|---|---|---|")
