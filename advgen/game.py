@@ -49,7 +49,7 @@ class Batch:
     def strided(self, first: int, step: int) -> Batch:
         """Every so many samples, from one on, with all their parts."""
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: None if value is None else value[first::step] for name, value in parts.items()})
+        return replace(self, **{name: value[first::step] for name, value in parts.items() if value is not None})
 
 
 class Across(Protocol):
