@@ -48,12 +48,20 @@ def build_game(recipe: Recipe) -> Game:
         UserError: the settings contradict one another.
     """
     module, name = GAMES[recipe.game.kind]
-    spec = ImageSpec(recipe.data.resolution, recipe.data.channels, recipe.data.classes)
+    spec = spec_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_of(recipe.seed, "initialisation") >> 1)
         game = cast(Game, getattr(importlib.import_module(module), name)(recipe.game, spec))
     check_game(game)
     return game
+
+
+def spec_of(recipe: Recipe) -> ImageSpec:
+    """What the recipe's data provide."""
+    data = recipe.data
+    return ImageSpec(
+        data.resolution, data.channels, data.classes, data.width, data.label_map_classes, data.instance_maps
+    )
 
 
 def open_stream(recipe: Recipe, shards: str, *, mirror: bool = False, balanced: bool = False) -> ImageStream:
@@ -82,6 +90,7 @@ def open_stream(recipe: Recipe, shards: str, *, mirror: bool = False, balanced: 
         folder,
         seed=recipe.seed,
         resolution=data.resolution,
+        width=data.width,
         channels=data.channels,
         block_shards=data.shuffle_block_shards,
         lanes=data.canonical_nodes,
@@ -93,7 +102,28 @@ def open_stream(recipe: Recipe, shards: str, *, mirror: bool = False, balanced: 
     classes = len(stream.manifest.classes)
     if data.classes and classes != data.classes:
         raise UserError(f"{folder}: has {classes} classes, the recipe says data.classes: {data.classes}. Correct it.")
+    _check_maps(recipe, stream, folder)
     return stream
+
+
+def _check_maps(recipe: Recipe, stream: ImageStream, folder: str) -> None:
+    """Refuse label maps that are not those of the recipe."""
+    data, manifest = recipe.data, stream.manifest
+    for part, wanted, key in (
+        ("label_map", data.label_map_classes > 0, "label_map_classes"),
+        ("instance_map", data.instance_maps, "instance_maps"),
+    ):
+        if wanted and part not in manifest.parts:
+            raise UserError(
+                f"{folder}: its samples have no {part.replace('_', ' ')}s, and the recipe sets data.{key}. Shard them "
+                f"with --{part.replace('_', '-')}s, or leave data.{key} out."
+            )
+    over = [i for i in manifest.label_ids if i >= data.label_map_classes and i != data.ignore_label]
+    if data.label_map_classes and over:
+        raise UserError(
+            f"{folder}: its label maps hold the ids {over[:5]}, and the recipe says data.label_map_classes: "
+            f"{data.label_map_classes}. Correct it, or name the id that stands for no class in data.ignore_label."
+        )
 
 
 def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
@@ -128,7 +158,7 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     world.wait()
     mirror = open_mirror(recipe.tracking, folder.path, recipe.name, plain(recipe)) if world.main else NoMirror()
     reading = Reading(data.read_threads, data.read_workers, data.bad_samples)
-    setting = Setting(recipe.training, recipe.seed, reading, data.classes > 0, about)
+    setting = Setting(recipe.training, recipe.seed, reading, spec_of(recipe), about)
     return Trainer(game, stream, world, folder, mirror, setting), world
 
 
@@ -147,7 +177,7 @@ def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
     files = MetricFiles(inception_weights=None if weights is None else Path(weights))
     device = "cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu"
     torch.set_num_threads(recipe.evaluation.threads or len(os.sched_getaffinity(0)))
-    return Evaluator(build_game(recipe), reals, folder, recipe.evaluation, files, torch.device(device))
+    return Evaluator(build_game(recipe), reals, folder, recipe.evaluation, files, torch.device(device), spec_of(recipe))
 
 
 def draw_samples(recipe: Recipe, folder: RunFolder, count: int, seed: int) -> torch.Tensor:

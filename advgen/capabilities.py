@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from advgen.game import Progress
+from advgen.game import Batch, Progress
 from advgen.seeds import Noise
 
 
@@ -15,8 +15,20 @@ from advgen.seeds import Noise
 class Samples(Protocol):
     """A game that can draw images."""
 
-    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
-        """One image a noise row: float [n, c, r, r], nominally in [-1, 1], at the progress' resolution."""
+    def sample(
+        self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
+    ) -> Tensor:
+        """One image a noise row: float [n, c, r, w], nominally in [-1, 1], at the progress' resolution.
+
+        Args:
+            networks: by name, averages in their networks' places.
+            progress: where the run stands.
+            noise: a row an image.
+            like: labels and maps that the images are to have; its images are not looked at. None: labels at random.
+
+        Raises:
+            UserError: a game that paints from label maps is given none.
+        """
         ...
 
 

@@ -21,7 +21,7 @@ from advgen.capabilities import Samples
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.files import sha256, write_text
-from advgen.game import Game, Progress, Timeline, sampling_networks
+from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
@@ -38,6 +38,7 @@ from advgen.runtime.checkpoint import (
 )
 from advgen.runtime.run_folder import RunFolder
 from advgen.seeds import Noise, key_of, permutation
+from advgen.turns import batch_of
 
 Record = dict[str, Any]
 Told = Callable[[Record, bool], None]  # a record, and whether it was there before
@@ -71,11 +72,12 @@ class Evaluator:
         config: EvaluationConfig,
         files: MetricFiles,
         device: torch.device,
+        spec: ImageSpec,
     ) -> None:
         if not isinstance(game, Samples):
             raise UserError(f"{folder.path}: this game draws no images, so image metrics cannot be taken.")
         self.game, self.reals, self.folder, self.config, self.files = game, reals, folder, config, files
-        self.device = device
+        self.device, self.spec = device, spec
         self.timeline = Timeline(game.phases)
         self.networks: Mapping[str, nn.Module] = {n: m.to(device).eval() for n, m in game.networks.items()}
         self.averages = {a.name: copy.deepcopy(self.networks[a.of]) for a in game.averages}
@@ -184,8 +186,22 @@ class Evaluator:
                 "weights": "none" if floor else self.config.weights,
                 "seed": self.config.seed,
                 "extractor": dict(extractor.identity),
+                **({} if floor or not self.spec.conditional else {"conditions": self._given.manifest.digest}),
             },
         }
+
+    @property
+    def _given(self) -> ImageStream:
+        """Whose labels and maps generated images are to have: those that were not trained on, where there are any."""
+        return self.reals.held_out or self.reals.train
+
+    def _conditions(self, start: int, stop: int, resolution: int) -> Batch | None:
+        """Of generated images, by their numbers: those of the real images in an order of the evaluation's seed."""
+        if not self.spec.conditional:
+            return None
+        order = permutation(key_of(self.config.seed, "conditions"), len(self._given))
+        samples = self._given.fetch(order[np.arange(start, stop) % len(order)], resolution)
+        return batch_of(samples, self.device, labelled=self.spec.classes > 0)
 
     def _reference_count(self) -> int:
         return min(self.config.reference_samples or len(self.reals.train), len(self.reals.train))
@@ -232,8 +248,9 @@ class Evaluator:
         for start in range(0, self.config.samples, self.config.batch_size):
             stop = min(start + self.config.batch_size, self.config.samples)
             noise = Noise(self.config.seed, ("evaluation",), torch.arange(start, stop, device=self.device))
+            like = self._conditions(start, stop, progress.phase.resolution)
             with torch.no_grad():
-                statistics.add(extractor(to_bytes(self.game.sample(networks, progress, noise))))
+                statistics.add(extractor(to_bytes(self.game.sample(networks, progress, noise, like))))
         return spec.distance(statistics, self._reference(extractor, progress.phase.resolution))
 
 

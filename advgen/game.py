@@ -23,11 +23,28 @@ from advgen.seeds import Noise
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What the data provides: square images of ``resolution`` pixels, ``channels``, and so many classes (0: none)."""
+    """What the data provides.
+
+    Attributes:
+        resolution: height in pixels.
+        channels: of the images.
+        classes: that labels tell apart; 0 without labels.
+        width: in pixels; None for squares.
+        label_map_classes: ids in the label maps are below; 0 without label maps.
+        instance_maps: whether instance maps go with the label maps.
+    """
 
     resolution: int
     channels: int = 3
     classes: int = 0
+    width: int | None = None
+    label_map_classes: int = 0
+    instance_maps: bool = False
+
+    @property
+    def conditional(self) -> bool:
+        """Whether images belong to labels or label maps."""
+        return self.classes > 0 or self.label_map_classes > 0
 
 
 @dataclass(frozen=True)
@@ -35,12 +52,16 @@ class Batch:
     """A rank's slice of a global batch.
 
     Attributes:
-        images: float32 [n, c, r, r] in [-1, 1], r being the phase's resolution.
+        images: float32 [n, c, r, w] in [-1, 1], r being the phase's resolution, and w = r for squares.
         labels: int64 [n] class numbers, or None for data without classes.
+        label_map: int64 [n, r, w] class ids, or None for data without label maps.
+        instance_map: int64 [n, r, w] ids of instances, or None.
     """
 
     images: Tensor
     labels: Tensor | None = None
+    label_map: Tensor | None = None
+    instance_map: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
         """All parts that are there."""

@@ -7,7 +7,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from advgen.data.loader import Loader
 from advgen.data.parts import Replaced
 from advgen.data.stream import Stream
 from advgen.errors import AgreedError, UserError
-from advgen.game import Batch, Game, Phase, Progress, Timeline, check_game, sampling_networks
+from advgen.game import Batch, Game, ImageSpec, Phase, Progress, Timeline, check_game, sampling_networks
 from advgen.images import grid, save_png, to_bytes
 from advgen.runtime.checkpoint import (
     Checkpoint,
@@ -74,14 +74,14 @@ class Setting:
         config: hardware, logging, checkpoints.
         seed: of all noise.
         reading: how batches are read ahead.
-        labelled: whether the game takes the data's labels.
+        spec: what the data provides.
         about: identifies the method and the data; a checkpoint with another one is refused.
     """
 
     config: TrainingConfig
     seed: int
     reading: Reading
-    labelled: bool
+    spec: ImageSpec
     about: Mapping[str, Any]
 
 
@@ -105,7 +105,7 @@ class Trainer:
         averages = averages_of(game.averages, self.networks)
         self.averages = {average.name: network for average, network in averages}
         prepare(game, self.config)
-        self._table = Table(self.networks, averages, world, self.config, setting.seed, dtype, setting.labelled)
+        self._table = Table(self.networks, averages, world, self.config, setting.seed, dtype, setting.spec.classes > 0)
         self._saver = Saver(folder, world, self.config)
         self._logs: dict[str, JsonLines] = {}
         self._busy = Stopwatch()
@@ -350,12 +350,23 @@ class Trainer:
         positions = torch.arange(count, device=self.world.device)
         noise = Noise(self.setting.seed, ("samples",), positions, self._table.dtype)
         with torch.no_grad():
-            images = self.game.sample(sampling_networks(self.game, self.networks, self.averages), progress, noise)
+            networks = sampling_networks(self.game, self.networks, self.averages)
+            images = self.game.sample(networks, progress, noise, self._conditions(count, progress.phase.resolution))
         path = self.folder.samples / f"{self.clock.nimg:012d}{'-start' if event == 'start' else ''}.png"
         save_png(path, grid(to_bytes(images).cpu(), columns))
         record = {"nimg": self.clock.nimg, "phase": progress.phase.name, "resolution": progress.phase.resolution}
         self._logs["samples/index.jsonl"].write({**record, "file": path.name, "columns": columns, "event": event})
         self.mirror.picture("samples", path, self.clock.nimg)
+
+    def _conditions(self, count: int, resolution: int) -> Batch | None:
+        """Classes in turn, and the label maps of the first positions."""
+        spec = self.setting.spec
+        if not spec.conditional:
+            return None
+        batch = self._table.batch(self.stream.read(np.arange(count), resolution))
+        if not spec.classes:
+            return batch
+        return replace(batch, labels=torch.arange(count, device=self.world.device) % spec.classes)
 
     def _draw_reals(self) -> None:
         if self.world.main:

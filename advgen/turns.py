@@ -6,8 +6,10 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advgen.clock import Clock
@@ -57,12 +59,8 @@ class Table:
 
     def batch(self, samples: Samples) -> Batch:
         """Samples of the stream as the losses see them, on the device."""
-        device = self.world.device
-        images = to_signed(torch.from_numpy(samples.images).to(device, non_blocking=True))
-        images = images.to(self.dtype).contiguous(memory_format=self.layout)
-        unlabelled = samples.labels is None or not self.labelled
-        labels = None if unlabelled else torch.from_numpy(samples.labels).to(device, non_blocking=True)
-        return Batch(images, labels)
+        batch = batch_of(samples, self.world.device, labelled=self.labelled)
+        return replace(batch, images=batch.images.to(self.dtype).contiguous(memory_format=self.layout))
 
 
 class Step:
@@ -161,6 +159,23 @@ class Step:
             count,
             allowed,
         )
+
+
+def batch_of(samples: Samples, device: torch.device, *, labelled: bool) -> Batch:
+    """Samples as the losses see them, float32, on a device.
+
+    Args:
+        samples: of the stream.
+        device: where to.
+        labelled: whether the game takes the data's labels.
+    """
+
+    def there(values: NDArray[Any] | None) -> Tensor | None:
+        return None if values is None else torch.from_numpy(values).to(device, non_blocking=True).long()
+
+    images = to_signed(torch.from_numpy(samples.images).to(device, non_blocking=True))
+    labels = there(samples.labels) if labelled else None
+    return Batch(images, labels, there(samples.label_map), there(samples.instance_map))
 
 
 def averages_of(averages: Sequence[Average], networks: Mapping[str, nn.Module]) -> list[tuple[Average, nn.Module]]:

@@ -93,7 +93,7 @@ def _data(recipe: Recipe, stages: StageLog, name: str) -> str | None:
         if isinstance(images, EarthTiles):
             _stage(stages, f"images-{name}", plain(images), lambda: _images(images))
         inputs = {"images": plain(images), "content": _content(images)}
-        inputs |= {"data": [recipe.data.resolution, recipe.data.channels]}
+        inputs |= {"data": [*_size(recipe), recipe.data.channels]}
         inputs |= {"sharding": plain(recipe.data.sharding)}
         _stage(stages, f"shards-{name}", inputs, lambda: _shards(recipe, data_set))
     return load_manifest(shards).digest
@@ -113,6 +113,11 @@ def _content(images: EarthTiles | FolderImages | PairedImages) -> str:
     return digest([] if isinstance(images, EarthTiles) else known)
 
 
+def _size(recipe: Recipe) -> tuple[int, int]:
+    """Height and width of the stored images."""
+    return recipe.data.resolution, recipe.data.width or recipe.data.resolution
+
+
 def _shards(recipe: Recipe, data_set: DataSet) -> Iterable[Path]:
     assert data_set.images is not None
     with counting("images") as progress:
@@ -120,7 +125,7 @@ def _shards(recipe: Recipe, data_set: DataSet) -> Iterable[Path]:
         write_shards(
             source,
             Path(data_set.shards),
-            resolution=recipe.data.resolution,
+            resolution=_size(recipe),
             channels=recipe.data.channels,
             config=recipe.data.sharding,
             progress=progress,

@@ -178,11 +178,19 @@ class DataConfig:
     train: DataSet
     """What is trained on."""
     resolution: int
-    """Side of the stored images, in pixels: a power of two, at least 4."""
+    """Height of the stored images, in pixels: a power of two, at least 4, where width is null."""
+    width: int | None = None
+    """Their width, in pixels; null for squares."""
     channels: Literal[1, 3] = 3
     """3 for colour, 1 for grey."""
     classes: int = 0
     """How many classes the labels tell apart; 0 for images without labels."""
+    label_map_classes: int = 0
+    """Ids in the label maps are below; 0 for images without label maps."""
+    ignore_label: int | None = None
+    """An id in the label maps that stands for no class."""
+    instance_maps: bool = False
+    """Whether instance maps go with the label maps."""
     held_out: DataSet | None = None
     """Real images that are never trained on; metrics may compare with them."""
     mix: tuple[DataSet, ...] = ()
@@ -211,7 +219,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         r = self.resolution
-        if r < 4 or r & (r - 1):
+        if self.width is not None and min(r, self.width) < 4:
+            raise ValueError(f"resolution and width must be at least 4, not {r} and {self.width}")
+        if self.width is None and (r < 4 or r & (r - 1)):
             below = max(4, 1 << (max(r, 1).bit_length() - 1))
             raise ValueError(f"resolution must be a power of two and at least 4, not {r}; {below} would do")
         if self.classes < 0 or self.classes == 1:
@@ -222,6 +232,10 @@ class DataConfig:
         for name in ("cache_mib", "read_threads", "read_workers", "bad_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}")
+        if self.instance_maps and not self.label_map_classes:
+            raise ValueError("instance_maps go with label maps; set label_map_classes, too")
+        if not 0 <= self.label_map_classes <= 1 << 16:
+            raise ValueError(f"label_map_classes must be 0 to 65,536, not {self.label_map_classes}")
         if self.held_out is not None and self.held_out.shards == self.train.shards:
             raise ValueError("held_out.shards and train.shards name the same folder; held-out images need their own")
         if self.balance == "classes" and not self.classes:

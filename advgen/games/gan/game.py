@@ -76,7 +76,9 @@ class Gan:
         total = adversarial.logistic_generator(context.networks["discriminator"](self._generate(context)))
         return Outcome(total, {"loss": total.detach()})
 
-    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
+    def sample(
+        self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
+    ) -> Tensor:
         """Images [n, c, r, r] in [-1, 1]."""
         return networks["generator"](noise.normal("latent", self.config.latent_size))
 

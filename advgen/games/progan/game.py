@@ -97,13 +97,15 @@ class Progan:
             total = total + self.config.label_weight * F.cross_entropy(at_least_float32(labels), batch.labels)
         return Outcome(total, {"loss": total.detach()})
 
-    def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
-        """Images [n, c, r, r] at the progress' resolution and fade; labels, where there are any, at random."""
+    def sample(
+        self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
+    ) -> Tensor:
+        """Images [n, c, r, r] at the progress' resolution and fade, of the given labels or of random ones."""
         generator = networks["generator"]
         assert isinstance(generator, Generator)
         z = noise.normal("latent", self.config.latents)
-        labels = None
-        if generator.classes:
+        labels = None if like is None else like.labels
+        if generator.classes and labels is None:
             labels = (noise.uniform("label") * generator.classes).long()
         return generator(z, labels, progress.phase.resolution, progress.fade)
 
