@@ -92,5 +92,5 @@ def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _whole(uniform: Tensor, count: int) -> Tensor:
-    """Numbers in [0, 1) to int64 in [0, count). In float64: in float32 a product may round up to ``count``."""
+    """Numbers in [0, 1) to int64 in [0, count); exact in float64, where float32 may round up to the next number."""
     return (uniform.double() * count).long()

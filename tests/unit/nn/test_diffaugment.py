@@ -60,14 +60,16 @@ def test_golden(policy: tuple[Policy, ...], shape: tuple[int, int, int]) -> None
         np.testing.assert_allclose(result[index].numpy(), expected, rtol=0, atol=1e-13)
 
 
-def test_the_largest_number_drawn_is_the_largest_move_in_float32_too() -> None:
-    """float32(1 - 2^-24) * 257 is 257, one more than there are moves of an image of 1024 pixels."""
-    image = torch.arange(1, 1025, dtype=torch.float32).reshape(1, 1, 1, 1024)
-    largest = np.full((1, 2), LARGEST, dtype=np.float32)
-    noise: Any = FixedNoise({"translation": largest})
+def test_moves_are_exact_in_float32_too() -> None:
+    """float32 rounds some products up to whole numbers: 257 moves of an image of 1024 pixels, at each one's edge."""
+    image = torch.arange(1024, dtype=torch.float32).expand(256, 1, 1, 1024)
+    drawn = np.arange(1, 257) * 2**24 // 257  # of the 2^24 values that the noise has
+    moves = drawn * 257 // 2**24 - 128
+    uniform = (drawn / 2**24).astype(np.float32)
+    assert (np.floor(uniform * np.float32(257)) - 128 != moves).any()
+    noise: Any = FixedNoise({"translation": np.stack((uniform, uniform), axis=1)})
     moved = diffaugment(image, ("translation",), noise, "a")
-    assert torch.equal(moved[0, 0, 0, :896], image[0, 0, 0, 128:])
-    assert torch.equal(moved[0, 0, 0, 896:], torch.zeros(128))
+    assert (moved[:, 0, 0, 512] - 512).tolist() == moves.tolist()
 
 
 def test_cutout_takes_out_a_quarter_in_the_middle() -> None:
