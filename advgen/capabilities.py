@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -38,6 +38,27 @@ class Recomputes(Protocol):
 
     def blocks(self) -> Sequence[nn.Module]:
         """Modules of its networks; each is a function of its inputs and parameters alone."""
+        ...
+
+
+@runtime_checkable
+class Concludes(Protocol):
+    """A game that takes statistics of the data when a phase has ended, before its checkpoint is written.
+
+    Attributes:
+        concluding_images: how many images it is shown.
+    """
+
+    concluding_images: int
+
+    def conclude(self, networks: Mapping[str, nn.Module], progress: Progress, batches: Iterator[Batch]) -> None:
+        """Fill buffers of the networks, the same on every rank.
+
+        Args:
+            networks: by name, as they were trained.
+            progress: the phase's end.
+            batches: whole batches from the beginning of the stream, the same on every rank.
+        """
         ...
 
 

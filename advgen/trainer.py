@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advgen.capabilities import Concludes
 from advgen.capabilities import Samples as SamplesGame
 from advgen.clock import Clock, Stopwatch
 from advgen.data.loader import Loader
@@ -194,6 +195,7 @@ class Trainer:
                 if asked and self.clock.phase == index:
                     self._written()
                     return False
+        self._conclude(index)
         pieces = collect_state(engines.values())
         self._log({"kind": "phase", "event": "end"}, phase)
         self._draw(self.timeline.at_end_of(index), "end")
@@ -203,6 +205,20 @@ class Trainer:
         if asked or self.timeline.done(self.clock):
             self._written()
         return not asked or self.timeline.done(self.clock)
+
+    def _conclude(self, index: int) -> None:
+        """Let the game take what it takes of the data at the end of a phase."""
+        if not isinstance(self.game, Concludes):
+            return
+        phase, count = self.timeline.phases[index], self.game.concluding_images
+
+        def batches() -> Iterator[Batch]:
+            for start in range(0, count, phase.batch_size):
+                self._watchdog.beat()
+                positions = np.arange(start, min(start + phase.batch_size, count))
+                yield self._table.batch(self.stream.read(positions, phase.resolution))
+
+        self.game.conclude(self.networks, self.timeline.at_end_of(index), batches())
 
     def _loader(self, index: int, watch: Watch) -> Loader:
         def told(bad: Replaced) -> None:
