@@ -125,7 +125,7 @@ class Step:
         for m in range(count):
             noise = Noise(table.seed, ("train", player.name, repeat), positions[m::count], table.dtype)
             left = {name: {key: rows[m::count] for key, rows in values.items()} for name, values in detached.items()}
-            context = Context(table.networks, progress, noise, across, left)
+            context = Context(table.networks, progress, noise, across, left, micro_batch=m)
             images = batch.images[m::count].contiguous(memory_format=table.layout)
             shares.append((context, Batch(images, None if batch.labels is None else batch.labels[m::count])))
         return engine.backward(shares)
