@@ -39,7 +39,7 @@ def logistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def saturating_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """E log(1 - sigmoid(D(G(z)))), whose gradient vanishes where fakes are told apart (Goodfellow et al. 2014, eq. 1)."""
+    """E log(1 - sigmoid(D(G(z)))), flat where fakes are told apart (Goodfellow et al. 2014, eq. 1)."""
     return -F.softplus(at_least_float32(fake)).mean()
 
 

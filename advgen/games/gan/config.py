@@ -31,7 +31,7 @@ class GanConfig(PenaltyConfig):
     hidden: int = 1200
     """mlp: units of each hidden layer."""
     loss: LossName = "non_saturating"
-    """The adversarial loss. wgan wants gp_weight, relativistic r1_gamma and r2_gamma, hinge spectral_norm or r1_gamma."""
+    """The adversarial loss. wgan wants gp_weight, relativistic r1_gamma and r2_gamma, hinge spectral_norm."""
     r1_gamma: float = 10.0
     """Weight of R1: gamma / 2 times the mean squared gradient norm at real images; 0 for none."""
     spectral_norm: bool = False

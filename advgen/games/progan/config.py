@@ -73,9 +73,7 @@ class ZeroCentred:
     def penalties_at(self, resolution: int) -> PenaltyConfig:
         """The penalties at ``resolution``."""
         r1_gamma = self.r1_gamma_by_resolution.get(resolution, self.r1_gamma)
-        return PenaltyConfig(
-            r1_gamma=r1_gamma, r1_every=self.r1_every, r2_gamma=self.r2_gamma, r2_every=self.r2_every
-        )
+        return PenaltyConfig(r1_gamma=r1_gamma, r1_every=self.r1_every, r2_gamma=self.r2_gamma, r2_every=self.r2_every)
 
 
 @configuration
