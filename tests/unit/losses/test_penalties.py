@@ -216,7 +216,8 @@ def test_vectors_are_mixed_as_images_are() -> None:
 # ---------------------------------------------------------------------------------------------------------- settings
 def test_all_are_off_by_default_and_only_gradients_are_taken_twice() -> None:
     assert not PenaltyConfig().twice and not PenaltyConfig(drift=1.0).twice
-    assert all(PenaltyConfig(**{name: 1.0}).twice for name in ("r1_gamma", "r2_gamma", "gp_weight"))
+    on: list[dict[str, Any]] = [{"r1_gamma": 1.0}, {"r2_gamma": 1.0}, {"gp_weight": 1.0}]
+    assert all(PenaltyConfig(**options).twice for options in on)
 
 
 @pytest.mark.parametrize(

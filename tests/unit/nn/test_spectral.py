@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,8 +93,8 @@ def test_values_and_gradients_are_those_of_torchs_parametrization(name: str) -> 
     plain = nn.Conv2d(3, 5, 3, stride=2, padding=1) if isinstance(layer, SpectralConv2d) else nn.Linear(7, 4)
     with torch.no_grad():
         plain.weight.copy_(layer.weight)
-    theirs = spectral_norm(plain.double(), eps=1e-30)
-    state = theirs.parametrizations.weight[0]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+    theirs: Any = spectral_norm(plain.double(), eps=1e-30)
+    state = theirs.parametrizations.weight[0]
     with torch.no_grad():
         state._u.copy_(layer.u)
         state._v.copy_(F.normalize(layer.weight.flatten(1).t() @ layer.u, dim=0))
@@ -101,7 +102,7 @@ def test_values_and_gradients_are_those_of_torchs_parametrization(name: str) -> 
         power_iteration(layer)
         ours, other = normalized(layer.weight, layer.u), theirs.weight  # reading theirs moves it
         torch.testing.assert_close(ours, other, rtol=0, atol=1e-12)
-        original = theirs.parametrizations.weight.original  # pyright: ignore[reportAttributeAccessIssue]
+        original = theirs.parametrizations.weight.original
         (slope,) = torch.autograd.grad(ours.square().sum() + ours.sum(), layer.weight)
         (expected,) = torch.autograd.grad(other.square().sum() + other.sum(), original)
         torch.testing.assert_close(slope, expected, rtol=0, atol=1e-12)
