@@ -138,6 +138,7 @@ class Context:
         noise: noise of this step, player and repeat, one row a sample of the batch.
         across: statistics over the batch on all ranks.
         detached: what earlier players of this turn left, by player and name.
+        micro_batch: which of the micro-batches of one update this is; what moves once an update moves at 0.
     """
 
     networks: Mapping[str, nn.Module]
@@ -145,6 +146,7 @@ class Context:
     noise: Noise
     across: Across
     detached: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Step:
         for m in range(count):
             noise = Noise(table.seed, ("train", player.name, repeat), positions[m::count], table.dtype)
             left = {name: {key: rows[m::count] for key, rows in values.items()} for name, values in detached.items()}
-            context = Context(table.networks, progress, noise, across, left)
+            context = Context(table.networks, progress, noise, across, left, micro_batch=m)
             share = batch.strided(m, count)
             shares.append((context, replace(share, images=share.images.contiguous(memory_format=table.layout))))
         return engine.backward(shares)

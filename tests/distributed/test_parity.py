@@ -26,6 +26,10 @@ CASES: dict[str, dict[str, Any]] = {
     "wgan-gp, groups within a rank": {"game__minibatch_group": 4},
     "wgan-gp, the whole batch as one group": {"game__minibatch_group": None},
     "r1, groups within a rank": {"game__loss": {"kind": "non_saturating", "r1_gamma": 10.0, "r1_every": 2}},
+    "float64, relativistic pairs with r1 and r2": {
+        "training__precision": "float64",
+        "game__loss": {"kind": "relativistic", "r1_gamma": 1.0, "r1_every": 2, "r2_gamma": 1.0, "r2_every": 1},
+    },
     "float64, the whole batch as one group": {"game__minibatch_group": None, "training__precision": "float64"},
     "moments kept over phases, two critic updates": {"game__reset_optimizers": False, "game__critic_repeats": 2},
 }
@@ -70,6 +74,23 @@ def test_two_processes_equal_one(place: Path, case: str) -> None:
     norms = [a["values"]["discriminator/gradient_norm"] for a, _ in losses]
     assert max(norms) > 1.0, "gradients must exceed 1 for a hidden clipping to show"
     assert any(0 < a["fade"] < 1 for a, _ in losses)
+
+
+@pytest.mark.slow
+def test_spectral_estimates_are_those_of_one_process(place: Path) -> None:
+    """They follow from weights alone: on two ranks, and where an update takes two micro-batches."""
+    game = {"kind": "gan", "latent_size": 8, "width": 4, "width_max": 8, "batch_size": 16, "total_kimg": 0.32}
+    game |= {"spectral_norm": True, "loss": "relativistic", "r1_gamma": 1.0, "r2_gamma": 1.0}
+    ends = []
+    for processes in (1, 2):
+        settings: dict[str, Any] = {"game": game, "training__precision": "float64"}
+        settings["training__accumulation"] = processes
+        recipe = write_recipe(place / f"spectral-{processes}.yaml", name=f"spectral-{processes}", **settings)
+        advgen(place, "train", recipe.name, launcher=torchrun(processes) if processes > 1 else ())
+        ends.append(final_tensors(place / "runs" / f"spectral-{processes}"))
+    one, two = ends
+    assert one.keys() == two.keys() and any(key.endswith(".u") for key in one)
+    assert max(np.abs(one[key] - two[key]).max() for key in one if key.startswith("networks/")) < 1e-11
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from advgen.ema import ConstantDecay, update_average
 from advgen.game import Batch, Context, ImageSpec, OneSlice, Progress
-from advgen.games.progan.config import NonSaturating, ProganConfig, WganGp
+from advgen.games.progan.config import ProganConfig, WganGp, ZeroCentred
 from advgen.games.progan.game import Progan
 from advgen.games.progan.networks import fade_images
 from advgen.nn.equalized import EqualizedConv2d
@@ -129,12 +129,12 @@ def test_minibatch_stddev_takes_strided_groups_and_biased_variance(case: dict[st
         (WganGp(norm_at="current"), "d_wgan_gp"),
         (WganGp(norm_at="output"), "d_wgan_gp_full"),
         (WganGp(norm_at="current", target=750.0), "d_wgan_gp_target_750"),
-        (NonSaturating(r1_gamma=0.0), "d_logistic"),
-        (NonSaturating(r1_gamma=10.0, r1_every=4), "d_logistic with r1"),
+        (ZeroCentred(r1_gamma=0.0), "d_logistic"),
+        (ZeroCentred(r1_gamma=10.0, r1_every=4), "d_logistic with r1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_losses_of_both_players(case: dict[str, Any], loss: WganGp | NonSaturating, expected: str) -> None:
+def test_losses_of_both_players(case: dict[str, Any], loss: WganGp | ZeroCentred, expected: str) -> None:
     game = tiny_game(case["label_size"], case["fused"], loss=loss)
     context, batch = context_of(game, case)
     labelled = case.get("label_real", 0.0) + case.get("label_fake", 0.0)
@@ -153,7 +153,7 @@ def test_drift_is_of_reals_only_and_r1_is_lazy() -> None:
     context, batch = context_of(with_drift, case)
     value = with_drift.discriminator_loss(context, batch).loss.item()
     assert value == pytest.approx(case["wasserstein"] + 1000 * case["drift"], abs=1e-7)
-    lazy = tiny_game(0, loss=NonSaturating(r1_gamma=10.0, r1_every=4))
+    lazy = tiny_game(0, loss=ZeroCentred(r1_gamma=10.0, r1_every=4))
     context, batch = context_of(lazy, case)
     later = Context(context.networks, Progress(3, 0, context.progress.phase, 0), context.noise, context.across)
     assert lazy.discriminator_loss(later, batch).loss.item() == pytest.approx(case["d_logistic"], abs=1e-7)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Literal
 
 from advgen.ema import ConstantDecay, DecayRule
+from advgen.losses.config import LossName, PenaltyConfig
 from advgen.optim import Adam
 from advgen.strict_config import configuration
 
 
 @configuration
-class GanConfig:
-    """Generative adversarial network (Goodfellow et al. 2014) with the non-saturating loss.
+class GanConfig(PenaltyConfig):
+    """Generative adversarial network (Goodfellow et al. 2014), with the non-saturating loss unless another is named.
 
     The defaults follow Mescheder et al. 2018: residual networks without normalisation, R1 at every step, a moving
-    average of the generator. ``architecture: mlp`` with ``r1_gamma: 0`` is the form of 2014.
+    average of the generator. ``architecture: mlp`` with ``r1_gamma: 0`` is the form of 2014. ``loss: relativistic``
+    with R1 and R2 is the loss of R3GAN (Huang et al. 2024).
     """
 
     kind: Literal["gan"] = "gan"
@@ -28,10 +30,12 @@ class GanConfig:
     """resnet: most channels of any layer."""
     hidden: int = 1200
     """mlp: units of each hidden layer."""
+    loss: LossName = "non_saturating"
+    """The adversarial loss. wgan wants gp_weight, relativistic r1_gamma and r2_gamma, hinge spectral_norm."""
     r1_gamma: float = 10.0
     """Weight of R1: gamma / 2 times the mean squared gradient norm at real images; 0 for none."""
-    r1_every: int = 1
-    """R1 is taken at every so many steps, its weight multiplied by them."""
+    spectral_norm: bool = False
+    """The discriminator's weights are divided by their largest singular values (Miyato et al. 2018)."""
     optimizer: Adam = Adam()
     """Of both networks."""
     learning_rate: float = 1e-4
@@ -46,8 +50,9 @@ class GanConfig:
     """Moving average of the generator."""
 
     def __post_init__(self) -> None:
-        for name in ("latent_size", "width", "width_max", "hidden", "r1_every", "batch_size", "critic_repeats"):
+        super().__post_init__()
+        for name in ("latent_size", "width", "width_max", "hidden", "batch_size", "critic_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.learning_rate <= 0 or self.total_kimg <= 0 or self.r1_gamma < 0:
-            raise ValueError("learning_rate and total_kimg must be positive, r1_gamma at least 0")
+        if self.learning_rate <= 0 or self.total_kimg <= 0:
+            raise ValueError("learning_rate and total_kimg must be positive")

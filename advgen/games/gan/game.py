@@ -11,7 +11,9 @@ from advgen.errors import UserError
 from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
 from advgen.games.gan import networks
 from advgen.games.gan.config import GanConfig
-from advgen.losses import adversarial, penalties
+from advgen.losses.adversarial import LOSSES
+from advgen.losses.penalties import with_penalties
+from advgen.nn.spectral import power_iteration
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
 
@@ -22,7 +24,7 @@ class Gan:
     def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
         if spec.classes:
             raise UserError("game.kind: gan takes images without classes. Set data.classes to 0.")
-        self.config = config
+        self.config, self.loss = config, LOSSES[config.loss]
         resnet = config.architecture == "resnet"
         generator = networks.ResnetGenerator if resnet else networks.MlpGenerator
         discriminator = networks.ResnetDiscriminator if resnet else networks.MlpDiscriminator
@@ -38,7 +40,7 @@ class Gan:
                 config.optimizer,
                 self.discriminator_loss,
                 repeat=config.critic_repeats,
-                twice=("discriminator",) if config.r1_gamma > 0 else (),
+                twice=("discriminator",) if config.twice else (),
             ),
             Player("generator", ("generator",), config.optimizer, self.generator_loss),
         )
@@ -58,22 +60,25 @@ class Gan:
         return context.networks["generator"](context.noise.normal("latent", self.config.latent_size))
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
-        """Logistic loss, with R1 at its steps."""
+        """The adversarial loss with its penalties."""
         network = context.networks["discriminator"]
+        if context.micro_batch == 0:
+            power_iteration(network)
         with torch.no_grad():
             fake = self._generate(context)
         real_scores, fake_scores = network(batch.images), network(fake)
-        total = adversarial.logistic_discriminator(real_scores, fake_scores)
         scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
-        if self.config.r1_gamma > 0 and context.progress.step % self.config.r1_every == 0:
-            r1 = penalties.r1(network, batch.images)
-            total = total + self.config.r1_every * self.config.r1_gamma / 2 * r1
-            scalars["r1"] = r1.detach()
-        return Outcome(total, {"loss": total.detach(), **scalars})
+        adversarial = self.loss.discriminator(real_scores, fake_scores)
+        total, penalties = with_penalties(
+            adversarial, network, batch.images, fake, real_scores, context.noise, context.progress.step, self.config
+        )
+        return Outcome(total, {"loss": total.detach(), **scalars, **penalties})
 
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
-        """Non-saturating loss against the frozen discriminator."""
-        total = adversarial.logistic_generator(context.networks["discriminator"](self._generate(context)))
+        """The adversarial loss against the frozen discriminator."""
+        network = context.networks["discriminator"]
+        real_scores = network(batch.images) if self.loss.compares else None
+        total = self.loss.generator(network(self._generate(context)), real_scores)
         return Outcome(total, {"loss": total.detach()})
 
     def sample(
@@ -97,4 +102,8 @@ class Gan:
 
     def describe(self) -> list[tuple[str, str]]:
         """What a dry run prints besides phases and parameters."""
-        return [("architecture", self.config.architecture), ("latent vector", str(self.config.latent_size))]
+        return [
+            ("architecture", self.config.architecture),
+            ("latent vector", str(self.config.latent_size)),
+            ("loss", self.config.loss),
+        ]

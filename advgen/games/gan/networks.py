@@ -1,4 +1,7 @@
-"""Residual networks without normalisation (the form of Mescheder et al. 2018), and perceptrons."""
+"""Residual networks without normalisation (the form of Mescheder et al. 2018), and perceptrons.
+
+A discriminator's layers may be spectrally normalised.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,24 @@ from torch import Tensor, nn
 
 from advgen.game import ImageSpec
 from advgen.games.gan.config import GanConfig
+from advgen.nn.spectral import SpectralConv2d, SpectralLinear
 
 
 class ResidualBlock(nn.Module):
-    """x + 0.1 f(x), with a 1x1 convolution on the short way where the width changes."""
+    """x + 0.1 f(x), with a 1x1 convolution on the short way where the width changes.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    Args:
+        inputs, outputs: channels in and out.
+        spectral: whether the convolutions are spectrally normalised.
+    """
+
+    def __init__(self, inputs: int, outputs: int, spectral: bool = False) -> None:
         super().__init__()
         hidden = min(inputs, outputs)
-        self.conv0 = nn.Conv2d(inputs, hidden, 3, padding=1)
-        self.conv1 = nn.Conv2d(hidden, outputs, 3, padding=1)
-        self.short = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+        conv = SpectralConv2d if spectral else nn.Conv2d
+        self.conv0 = conv(inputs, hidden, 3, padding=1)
+        self.conv1 = conv(hidden, outputs, 3, padding=1)
+        self.short = conv(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, h, w] to [n, outputs, h, w]."""
@@ -60,10 +70,11 @@ class ResnetDiscriminator(nn.Module):
     def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
         super().__init__()
         channels = widths(config, spec.resolution)[::-1]
-        self.first = nn.Conv2d(spec.channels, channels[0], 3, padding=1)
+        conv, linear = (SpectralConv2d, SpectralLinear) if config.spectral_norm else (nn.Conv2d, nn.Linear)
+        self.first = conv(spec.channels, channels[0], 3, padding=1)
         pairs = zip(channels, [*channels[1:], channels[-1]], strict=True)
-        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in pairs)
-        self.last = nn.Linear(channels[-1] * 16, 1)
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, config.spectral_norm) for a, b in pairs)
+        self.last = linear(channels[-1] * 16, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """[n, c, r, r] to [n]."""
@@ -100,12 +111,13 @@ class MlpDiscriminator(nn.Module):
 
     def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
         super().__init__()
+        linear = SpectralLinear if config.spectral_norm else nn.Linear
         self.layers = nn.Sequential(
-            nn.Linear(spec.channels * spec.resolution**2, config.hidden),
+            linear(spec.channels * spec.resolution**2, config.hidden),
             nn.LeakyReLU(0.2),
-            nn.Linear(config.hidden, config.hidden),
+            linear(config.hidden, config.hidden),
             nn.LeakyReLU(0.2),
-            nn.Linear(config.hidden, 1),
+            linear(config.hidden, 1),
         )
 
     def forward(self, images: Tensor) -> Tensor:

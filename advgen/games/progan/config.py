@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator
 
 from advgen.ema import ConstantDecay, DecayRule
+from advgen.losses.config import LossName, PenaltyConfig
 from advgen.optim import Adam
 from advgen.strict_config import configuration
 
@@ -27,22 +28,52 @@ class WganGp:
     """Where gradient norms are taken: with respect to the image enlarged to the output's resolution, as the original
     code does while it grows (the norm is then smaller by current / output), or at the current resolution."""
 
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.drift < 0 or self.target <= 0:
+            raise ValueError("weight and drift must be at least 0, target positive")
+
+    @property
+    def name(self) -> LossName:
+        """Of the adversarial loss."""
+        return "wgan"
+
+    def penalties_at(self, resolution: int) -> PenaltyConfig:
+        """The penalties, the same at every resolution."""
+        return PenaltyConfig(gp_weight=self.weight, gp_target=self.target, drift=self.drift)
+
 
 @configuration
-class NonSaturating:
-    """Logistic loss in its non-saturating form, with R1 on real images at every so many steps."""
+class ZeroCentred:
+    """Another loss, with R1 on real and R2 on generated images at every so many steps."""
 
-    kind: Literal["non_saturating"] = "non_saturating"
+    kind: Literal["non_saturating", "hinge", "lsgan", "relativistic"] = "non_saturating"
+    """Which; the first is the logistic loss in its non-saturating form, the last that of R3GAN."""
     r1_gamma: float = 10.0
     """Weight of R1: gamma / 2 times the mean squared gradient norm; 0 for none."""
     r1_gamma_by_resolution: dict[int, float] = field(default_factory=dict)
     """Other weights at some resolutions."""
     r1_every: int = 16
     """R1 is taken at every so many steps, its weight multiplied by them."""
+    r2_gamma: float = 0.0
+    """Weight of R2, the same at generated images, at all resolutions; 0 for none."""
+    r2_every: int = 16
+    """R2 is taken at every so many steps, its weight multiplied by them."""
 
     def __post_init__(self) -> None:
-        if self.r1_every < 1 or self.r1_gamma < 0:
-            raise ValueError("r1_every must be at least 1 and r1_gamma at least 0")
+        if min(self.r1_every, self.r2_every) < 1:
+            raise ValueError("r1_every and r2_every must be at least 1")
+        if min(self.r1_gamma, *self.r1_gamma_by_resolution.values(), self.r2_gamma) < 0:
+            raise ValueError("r1_gamma, r1_gamma_by_resolution and r2_gamma must be at least 0")
+
+    @property
+    def name(self) -> LossName:
+        """Of the adversarial loss."""
+        return self.kind
+
+    def penalties_at(self, resolution: int) -> PenaltyConfig:
+        """The penalties at ``resolution``."""
+        r1_gamma = self.r1_gamma_by_resolution.get(resolution, self.r1_gamma)
+        return PenaltyConfig(r1_gamma=r1_gamma, r1_every=self.r1_every, r2_gamma=self.r2_gamma, r2_every=self.r2_every)
 
 
 @configuration
@@ -65,7 +96,7 @@ class ProganConfig:
     work. The paper has it after them; the authors' TensorFlow code fuses it by default."""
     minibatch_group: int | None = None
     """Samples in a group of the minibatch standard deviation; null for the whole global batch."""
-    loss: Annotated[WganGp | NonSaturating, Discriminator("kind")] = WganGp()
+    loss: Annotated[WganGp | ZeroCentred, Discriminator("kind")] = WganGp()
     """The adversarial loss."""
     label_weight: float = 1.0
     """Weight of the auxiliary classifier (AC-GAN) where the data have classes."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from advgen.errors import UserError
 from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
-from advgen.games.progan.config import NonSaturating, ProganConfig, WganGp
+from advgen.games.progan.config import ProganConfig, WganGp
 from advgen.games.progan.networks import Discriminator, Generator, GeneratorAt, fade_images, resolutions
-from advgen.losses import adversarial, penalties
+from advgen.losses.adversarial import LOSSES
+from advgen.losses.penalties import with_penalties
 from advgen.precision import at_least_float32
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
@@ -27,6 +28,7 @@ class Progan:
                 f"game.first_resolution is {config.first_resolution}, above the data's {spec.resolution}. Lower it."
             )
         self.config, self.resolution = config, spec.resolution
+        self.loss = LOSSES[config.loss.name]
         self.networks: Mapping[str, nn.Module] = {
             "generator": Generator(config, spec),
             "discriminator": Discriminator(config, spec),
@@ -35,13 +37,15 @@ class Progan:
         self.phases = growth(config, spec, self._players())
 
     def _players(self) -> tuple[Player, ...]:
+        rows = resolutions(self.config.first_resolution, self.resolution)
+        penalised = any(self.config.loss.penalties_at(r).twice for r in rows)
         discriminator = Player(
             "discriminator",
             ("discriminator",),
             self.config.optimizer,
             self.discriminator_loss,
             repeat=self.config.critic_repeats,
-            twice=("discriminator",) if _penalised(self.config.loss) else (),
+            twice=("discriminator",) if penalised else (),
         )
         return discriminator, Player("generator", ("generator",), self.config.optimizer, self.generator_loss)
 
@@ -52,7 +56,7 @@ class Progan:
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The discriminator's whole loss: adversarial, penalty, drift, and labels where there are any."""
-        loss, fade = self.config.loss, context.progress.fade
+        loss, progress, fade = self.config.loss, context.progress, context.progress.fade
         network = context.networks["discriminator"]
         with torch.no_grad():
             fake = self._generate(context, batch)
@@ -64,20 +68,19 @@ class Progan:
             return network(images, fade, context.across)[0]
 
         scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
-        if isinstance(loss, WganGp):
-            mixing = context.noise.uniform("mixing", 1, 1, 1)
-            scale = real.shape[-1] / self.resolution if loss.norm_at == "output" else 1.0
-            penalty = penalties.gradient_penalty(critic, real, fake, mixing, loss.target, scale)
-            total = adversarial.wasserstein_critic(real_scores, fake_scores)
-            total = total + loss.weight * penalty + loss.drift * penalties.drift(real_scores)
-            scalars["penalty"] = penalty.detach()
-        else:
-            total = adversarial.logistic_discriminator(real_scores, fake_scores)
-            gamma = loss.r1_gamma_by_resolution.get(context.progress.phase.resolution, loss.r1_gamma)
-            if gamma > 0 and context.progress.step % loss.r1_every == 0:
-                r1 = penalties.r1(critic, real)
-                total = total + loss.r1_every * gamma / 2 * r1
-                scalars["r1"] = r1.detach()
+        shrunk = isinstance(loss, WganGp) and loss.norm_at == "output"
+        total, penalties = with_penalties(
+            self.loss.discriminator(real_scores, fake_scores),
+            critic,
+            real,
+            fake,
+            real_scores,
+            context.noise,
+            progress.step,
+            loss.penalties_at(progress.phase.resolution),
+            scale=real.shape[-1] / self.resolution if shrunk else 1.0,
+        )
+        scalars |= penalties
         if batch.labels is not None:
             labelled = F.cross_entropy(at_least_float32(real_labels), batch.labels)
             labelled = labelled + F.cross_entropy(at_least_float32(fake_labels), batch.labels)
@@ -87,12 +90,12 @@ class Progan:
 
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The generator's loss against the frozen discriminator."""
-        fake = self._generate(context, batch)
-        scores, labels = context.networks["discriminator"](fake, context.progress.fade, context.across)
-        if isinstance(self.config.loss, NonSaturating):
-            total = adversarial.logistic_generator(scores)
-        else:
-            total = adversarial.wasserstein_generator(scores)
+        network, fade = context.networks["discriminator"], context.progress.fade
+        scores, labels = network(self._generate(context, batch), fade, context.across)
+        real_scores = None
+        if self.loss.compares:
+            real_scores, _ = network(fade_images(batch.images, fade), fade, context.across)
+        total = self.loss.generator(scores, real_scores)
         if batch.labels is not None:
             total = total + self.config.label_weight * F.cross_entropy(at_least_float32(labels), batch.labels)
         return Outcome(total, {"loss": total.detach()})
@@ -200,10 +203,3 @@ def _phase(
         hold=config.hold_steps,
         statistic_groups=batch // min(config.minibatch_group or batch, batch),
     )
-
-
-def _penalised(loss: WganGp | NonSaturating) -> bool:
-    """Whether a gradient of the discriminator is part of its loss."""
-    if isinstance(loss, WganGp):
-        return loss.weight > 0
-    return max(loss.r1_gamma, *loss.r1_gamma_by_resolution.values(), 0.0) > 0
