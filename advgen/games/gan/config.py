@@ -6,6 +6,7 @@ from typing import Literal
 
 from advgen.ema import ConstantDecay, DecayRule
 from advgen.losses.config import LossName, PenaltyConfig
+from advgen.nn.augment_config import AugmentConfig, NoAugment
 from advgen.optim import Adam
 from advgen.strict_config import configuration
 
@@ -36,6 +37,8 @@ class GanConfig(PenaltyConfig):
     """Weight of R1: gamma / 2 times the mean squared gradient norm at real images; 0 for none."""
     spectral_norm: bool = False
     """The discriminator's weights are divided by their largest singular values (Miyato et al. 2018)."""
+    augment: AugmentConfig = NoAugment()
+    """What the discriminator sees of real and generated images instead of them; for sets of few thousand images."""
     optimizer: Adam = Adam()
     """Of both networks."""
     learning_rate: float = 1e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from advgen.games.gan import networks
 from advgen.games.gan.config import GanConfig
 from advgen.losses.adversarial import LOSSES
 from advgen.losses.penalties import with_penalties
+from advgen.nn.augment import adapt, augment_networks, augmented
 from advgen.nn.spectral import power_iteration
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
@@ -31,6 +33,7 @@ class Gan:
         self.networks: Mapping[str, nn.Module] = {
             "generator": generator(config, spec),
             "discriminator": discriminator(config, spec),
+            **augment_networks(config.augment),
         }
         self.averages = [Average("generator_ema", of="generator", after="generator", decay=config.average)]
         players = (
@@ -53,6 +56,8 @@ class Gan:
                 turns=(Turn(players),),
                 trains=("generator", "discriminator"),
                 learning_rates={player.name: LearningRate(config.learning_rate) for player in players},
+                # ADA's signs are counted over the whole batch.
+                statistic_groups=1 if "augment" in self.networks else None,
             )
         ]
 
@@ -61,24 +66,36 @@ class Gan:
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The adversarial loss with its penalties."""
-        network = context.networks["discriminator"]
         if context.micro_batch == 0:
-            power_iteration(network)
+            power_iteration(context.networks["discriminator"])
         with torch.no_grad():
             fake = self._generate(context)
-        real_scores, fake_scores = network(batch.images), network(fake)
+        real_critic, fake_critic = (partial(self._scores, context, kind) for kind in ("real", "fake"))
+        real_scores, fake_scores = real_critic(batch.images), fake_critic(fake)
         scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
         adversarial = self.loss.discriminator(real_scores, fake_scores)
         total, penalties = with_penalties(
-            adversarial, network, batch.images, fake, real_scores, context.noise, context.progress.step, self.config
+            adversarial,
+            real_critic,
+            batch.images,
+            fake,
+            real_scores,
+            context.noise,
+            context.progress.step,
+            self.config,
+            fake_critic,
         )
-        return Outcome(total, {"loss": total.detach(), **scalars, **penalties})
+        adapted = adapt(context.networks, context, real_scores)
+        return Outcome(total, {"loss": total.detach(), **scalars, **penalties, **adapted})
+
+    def _scores(self, context: Context, kind: str, images: Tensor) -> Tensor:
+        """The discriminator's scores [n] of images, "real" or "fake", as it is shown them."""
+        return context.networks["discriminator"](augmented(self.config.augment, context, images, kind))
 
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The adversarial loss against the frozen discriminator."""
-        network = context.networks["discriminator"]
-        real_scores = network(batch.images) if self.loss.compares else None
-        total = self.loss.generator(network(self._generate(context)), real_scores)
+        real_scores = self._scores(context, "real", batch.images) if self.loss.compares else None
+        total = self.loss.generator(self._scores(context, "fake", self._generate(context)), real_scores)
         return Outcome(total, {"loss": total.detach()})
 
     def sample(
@@ -106,4 +123,5 @@ class Gan:
             ("architecture", self.config.architecture),
             ("latent vector", str(self.config.latent_size)),
             ("loss", self.config.loss),
+            ("augmentation", self.config.augment.kind),
         ]
