@@ -32,7 +32,18 @@ def test_k_means_is_that_of_the_reference() -> None:
         np.testing.assert_allclose(total, inertia, rtol=1e-12)
 
 
-def test_styles_are_the_best_of_the_starts_class_by_class() -> None:
+def test_the_best_of_the_starts_is_kept() -> None:
+    points = np.unique(reference.array("points", (80, 3)), axis=0)  # in the order of their coordinates
+    draws = Noise(0, ("styles", 2), torch.arange(10)).uniform("centres", 6).tolist()
+    starts = [reference.k_means(points, uniforms) for uniforms in draws]
+    expected, inertia = min(starts, key=lambda start: start[1])
+    assert inertia not in (starts[0][1], starts[-1][1])
+    styles = Styles(Pix2PixHdConfig(styles=6, encoder_features=3), classes=3).double()
+    styles.fit(torch.full((80,), 2), torch.from_numpy(points), seed=0)
+    np.testing.assert_allclose(styles.centres[2].numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_styles_are_clustered_class_by_class() -> None:
     styles = Styles(Pix2PixHdConfig(styles=3, encoder_features=2), classes=4)
     clouds = torch.from_numpy(three_clouds()).float()
     few = torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0]])
@@ -48,6 +59,8 @@ def test_styles_are_the_best_of_the_starts_class_by_class() -> None:
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(rows)))
     styles.fit(classes[order], rows[order], seed=5)
     assert torch.equal(styles.centres, before)
+    styles.fit(torch.tensor([2]), torch.tensor([[5.0, 6.0]]), seed=5)  # anew: nothing of before is left
+    assert styles.counts.tolist() == [0, 0, 1, 0] and styles.centres.sum() == 11.0
 
 
 def test_classes_of_ids_and_the_smallest_instance_that_counts() -> None:

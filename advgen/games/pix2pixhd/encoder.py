@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.networks import hourglass, initialize, padded, to_image
+from advgen.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ def find_instances(instance_map: Tensor) -> Instances:
 
 
 def means(features: Tensor, instances: Instances) -> Tensor:
-    """Each instance's mean over its pixels: [n, c, h, w] to [m, c], of the type of ``features``.
+    """Each instance's mean over its pixels: [n, c, h, w] to [m, c], float32 at least.
 
     Sums are taken in float64: an instance may have a million pixels.
     """
+    features = at_least_float32(features)
     rows = features.movedim(1, -1).flatten(0, 2).double()
     sums = rows.new_zeros(len(instances.ids), rows.shape[1]).index_add(0, instances.index.flatten(), rows)
     return (sums / instances.areas[:, None]).to(features.dtype)
