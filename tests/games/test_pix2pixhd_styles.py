@@ -1,0 +1,105 @@
+"""Clusters of instance features, against k-means in plain numpy, and draws from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from advgen.games.pix2pixhd.config import Pix2PixHdConfig
+from advgen.games.pix2pixhd.encoder import find_instances
+from advgen.games.pix2pixhd.styles import Styles, classes_of, k_means, large_instances
+from advgen.seeds import Noise
+from tests.games import pix2pixhd_reference as reference
+
+
+def noise(*positions: int, seed: int = 1) -> Noise:
+    return Noise(seed, ("test",), torch.tensor(positions))
+
+
+def three_clouds(count: int = 60) -> reference.Array:
+    """Points around (0, 0), (10, 0) and (0, 10)."""
+    centres = np.array([(0.0, 0.0), (10.0, 0.0), (0.0, 10.0)])
+    return centres[np.arange(count) % 3] + reference.array("clouds", (count, 2))
+
+
+def test_k_means_is_that_of_the_reference() -> None:
+    points = reference.array("points", (80, 3))
+    for start in range(3):
+        uniforms = np.random.RandomState(start).uniform(size=6).tolist()
+        expected, inertia = reference.k_means(points, uniforms)
+        found, total = k_means(torch.from_numpy(points), uniforms)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(total, inertia, rtol=1e-12)
+
+
+def test_the_best_of_the_starts_is_kept() -> None:
+    points = np.unique(reference.array("points", (80, 3)), axis=0)  # in the order of their coordinates
+    draws = Noise(0, ("styles", 2), torch.arange(10)).uniform("centres", 6).tolist()
+    starts = [reference.k_means(points, uniforms) for uniforms in draws]
+    expected, inertia = min(starts, key=lambda start: start[1])
+    assert inertia not in (starts[0][1], starts[-1][1])
+    styles = Styles(Pix2PixHdConfig(styles=6, encoder_features=3), classes=3).double()
+    styles.fit(torch.full((80,), 2), torch.from_numpy(points), seed=0)
+    np.testing.assert_allclose(styles.centres[2].numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_styles_are_clustered_class_by_class() -> None:
+    styles = Styles(Pix2PixHdConfig(styles=3, encoder_features=2), classes=4)
+    clouds = torch.from_numpy(three_clouds()).float()
+    few = torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0]])
+    classes = torch.cat((torch.full((60,), 1), torch.full((3,), 3), torch.tensor([9, -1])))
+    rows = torch.cat((clouds, few, torch.ones(2, 2)))
+    styles.fit(classes, rows, seed=5)
+    assert styles.counts.tolist() == [0, 3, 0, 2]
+    own = sorted(styles.centres[1].tolist())
+    expected = sorted(clouds[k::3].double().mean(dim=0).tolist() for k in range(3))
+    np.testing.assert_allclose(own, expected, rtol=0, atol=1e-6)
+    assert sorted(styles.centres[3, :2].tolist()) == [[1.0, 2.0], [3.0, 4.0]]
+    before = styles.state_dict()["centres"].clone()
+    order = torch.from_numpy(np.random.RandomState(0).permutation(len(rows)))
+    styles.fit(classes[order], rows[order], seed=5)
+    assert torch.equal(styles.centres, before)
+    styles.fit(torch.tensor([2]), torch.tensor([[5.0, 6.0]]), seed=5)  # anew: nothing of before is left
+    assert styles.counts.tolist() == [0, 0, 1, 0] and styles.centres.sum() == 11.0
+
+
+def test_classes_of_ids_and_the_smallest_instance_that_counts() -> None:
+    assert classes_of(torch.tensor([0, 7, 999, 1000, 26_001, 33_999])).tolist() == [0, 7, 999, 1, 26, 33]
+    ids = torch.full((1, 16, 16), 7)  # an instance counts from 5 pixels on: more than half of 256 / 32
+    ids[0, 0, :4] = 26_001
+    ids[0, 1, :5] = 26_002
+    instances = find_instances(ids)
+    classes, rows = large_instances(torch.tensor([[0.0], [1.0], [2.0]]), instances)
+    assert instances.areas.tolist() == [247, 4, 5]
+    assert classes.tolist() == [7, 26] and rows.tolist() == [[0.0], [2.0]]
+
+
+def filled() -> Styles:
+    """Class 1 has two centres, 10 and 11, class 26 has one, 20."""
+    styles = Styles(Pix2PixHdConfig(styles=2, encoder_features=1), classes=27)
+    styles.fit(torch.tensor([1, 1, 26]), torch.tensor([[10.0], [11.0], [20.0]]), seed=0)
+    return styles
+
+
+def test_draws_come_from_the_instance_s_class() -> None:
+    styles = filled()
+    ids = torch.zeros(1, 64, 64, dtype=torch.int64)
+    ids[0, 1:] = torch.arange(1000, 1000 + 63)[:, None]  # 63 instances of class 1
+    ids[0, 0, 0], ids[0, 0, 1], ids[0, 0, 2] = 26_000, 27_000, -1
+    instances = find_instances(ids)
+    drawn = styles(instances, noise(3))[:, 0]
+    by_id = dict(zip(instances.ids.tolist(), drawn.tolist(), strict=True))
+    assert by_id[26_000] == 20.0
+    assert by_id[0] == by_id[27_000] == by_id[-1] == 0.0
+    ones = [value for number, value in by_id.items() if 1000 <= number < 2000]
+    assert set(ones) == {10.0, 11.0} and 15 < ones.count(10.0) < 48
+    assert torch.equal(styles(instances, noise(3))[:, 0], drawn)
+    assert not torch.equal(styles(instances, noise(4))[:, 0], drawn)
+
+
+def test_a_draw_does_not_depend_on_the_rest_of_the_batch() -> None:
+    styles = filled()
+    ids = torch.stack([torch.arange(1000, 1009).reshape(3, 3), torch.arange(1003, 1012).reshape(3, 3)])
+    both = styles(find_instances(ids), noise(4, 9))
+    alone = styles(find_instances(ids[1:]), noise(9))
+    assert torch.equal(both[9:], alone)
