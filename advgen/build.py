@@ -20,6 +20,7 @@ from advgen.evaluation import Evaluator, RealImages
 from advgen.game import Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles
+from advgen.outside import outside_networks
 from advgen.runtime.checkpoint import (
     Checkpoint,
     check_same_run,
@@ -37,21 +38,27 @@ from advgen.trainer import Reading, Setting, Trainer
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
     "gan": ("advgen.games.gan.game", "Gan"),
+    "pix2pixhd": ("advgen.games.pix2pixhd.game", "Pix2PixHd"),
     "progan": ("advgen.games.progan.game", "Progan"),
 }
 
 
-def build_game(recipe: Recipe) -> Game:
+def build_game(recipe: Recipe, *, trained: bool = False) -> Game:
     """The recipe's game with its networks initialised from the recipe's seed; torch's own generator is left alone.
 
+    Args:
+        recipe: says which.
+        trained: whether it is to be trained: files that only its losses need are read.
+
     Raises:
-        UserError: the settings contradict one another.
+        UserError: the settings contradict one another, or a file is missing.
     """
     module, name = GAMES[recipe.game.kind]
     spec = spec_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_of(recipe.seed, "initialisation") >> 1)
-        game = cast(Game, getattr(importlib.import_module(module), name)(recipe.game, spec))
+        handed = outside_networks(recipe.game) if trained else {}
+        game = cast(Game, getattr(importlib.import_module(module), name)(recipe.game, spec, **handed))
     check_game(game)
     return game
 
@@ -144,7 +151,7 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     if data.mix:
         weights = [each.weight for each in sets]
         stream = MixedStream(streams, weights, seed=recipe.seed, lanes=data.canonical_nodes)
-    game = build_game(recipe)
+    game = build_game(recipe, trained=True)
     world = World(recipe.training)
     folder = RunFolder(recipe.folder)
     about = {**method_of(recipe), "data.manifest": ", ".join(manifests)}

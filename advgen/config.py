@@ -11,6 +11,7 @@ from pydantic import Discriminator
 
 from advgen.data.config import DataConfig
 from advgen.games.gan.config import GanConfig
+from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.progan.config import ProganConfig
 from advgen.metrics.config import EvaluationConfig
 from advgen.runtime.config import TrackingConfig, TrainingConfig
@@ -22,6 +23,7 @@ _FREE = (
     "name",
     "runs",
     "game.total_kimg",
+    "game.perceptual_weights",
     "data.train",
     "data.held_out",
     "data.mix",
@@ -44,7 +46,7 @@ class Recipe:
 
     name: str
     """Name of the run and of its folder."""
-    game: Annotated[GanConfig | ProganConfig, Discriminator("kind")]
+    game: Annotated[GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
     """The method."""
     data: DataConfig
     """The images."""

@@ -50,6 +50,8 @@ class Pix2PixHdConfig:
     perceptual: Literal["none", "vgg19", "lite0"] = "vgg19"
     """Network whose features of real and fake are compared: VGG19 (the paper's), EfficientNet-Lite0 (its weights come
     with pip), or none."""
+    perceptual_weights: str | None = None
+    """vgg19: file of torchvision's weights (vgg19-dcbb9e9d.pth); null downloads it once, where there is a network."""
     perceptual_weight: float = 10.0
     """Weight of that comparison."""
     perceptual_normalized: bool = False
