@@ -36,6 +36,7 @@ from advgen.trainer import Reading, Setting, Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
+    "cgan": ("advgen.games.cgan.game", "CGan"),
     "gan": ("advgen.games.gan.game", "Gan"),
     "progan": ("advgen.games.progan.game", "Progan"),
 }

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator
 
 from advgen.data.config import DataConfig
+from advgen.games.cgan.config import CGanConfig
 from advgen.games.gan.config import GanConfig
 from advgen.games.progan.config import ProganConfig
 from advgen.metrics.config import EvaluationConfig
@@ -44,7 +45,7 @@ class Recipe:
 
     name: str
     """Name of the run and of its folder."""
-    game: Annotated[GanConfig | ProganConfig, Discriminator("kind")]
+    game: Annotated[CGanConfig | GanConfig | ProganConfig, Discriminator("kind")]
     """The method."""
     data: DataConfig
     """The images."""

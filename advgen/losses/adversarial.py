@@ -26,3 +26,13 @@ def wasserstein_critic(real: Tensor, fake: Tensor) -> Tensor:
 def wasserstein_generator(fake: Tensor) -> Tensor:
     """-E D(G(z))."""
     return -at_least_float32(fake).mean()
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))) (Lim & Ye 2017; Miyato et al. 2018, eq. 16)."""
+    return F.relu(1.0 - at_least_float32(real)).mean() + F.relu(1.0 + at_least_float32(fake)).mean()
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """-E D(G(z)) (Miyato et al. 2018, eq. 17)."""
+    return -at_least_float32(fake).mean()
