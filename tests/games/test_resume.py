@@ -11,9 +11,6 @@ import torch
 
 from advgen.build import GAMES, build_trainer
 from advgen.config import load_recipe
-from advgen.data.config import FolderImages, ShardingConfig
-from advgen.data.shards import write_shards
-from advgen.data.sources import open_source
 from advgen.errors import UserError
 from advgen.game import ImageSpec
 from advgen.games.progan.config import ProganConfig
@@ -21,7 +18,7 @@ from advgen.games.progan.game import Progan
 from advgen.runtime.checkpoint import StoredMoments, latest_checkpoint, read_checkpoint
 from advgen.runtime.preemption import StopRequest
 from advgen.watch import Status
-from tests.distributed.runs import logged, make_shards, write_images, write_recipe
+from tests.distributed.runs import LABELLED, logged, make_labelled_shards, make_shards, write_recipe
 
 GAME_SETTINGS: dict[str, dict[str, Any]] = {
     "cgan": {
@@ -56,8 +53,7 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Games that need classes: so many are in the labelled shards.
-CLASSES = {"cgan": 2}
+LABELLED_GAMES = ("cgan",)  # they refuse data without classes
 
 
 def test_every_game_of_the_table_is_here() -> None:
@@ -68,24 +64,8 @@ def test_every_game_of_the_table_is_here() -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     make_shards(folder)
-    labelled_shards(folder)
+    make_labelled_shards(folder)
     return folder
-
-
-def labelled_shards(folder: Path) -> None:
-    """``labelled`` in ``folder``: 48 images of each of two classes."""
-    for name in ("cats", "dogs"):
-        write_images(folder / "labelled-images" / name, count=48)
-    source = open_source(FolderImages(path=str(folder / "labelled-images"), labels="folders"))
-    config = ShardingConfig(shard_samples=40, duplicates="keep")
-    write_shards(source, folder / "labelled", resolution=16, channels=3, config=config)
-
-
-def data_of(game: str) -> dict[str, Any]:
-    """Changes to a recipe that give the game the data it takes."""
-    if game not in CLASSES:
-        return {}
-    return {"data__train": {"shards": "labelled"}, "data__classes": CLASSES[game]}
 
 
 class Patience:
@@ -128,7 +108,7 @@ def test_resumed_run_equals_uninterrupted(
     monkeypatch.chdir(place)
     whole, cut = f"{game}-whole", f"{game}-{'-'.join(map(str, stops))}"
     small = {"training__sample_rows": 1, "training__sample_columns": 2}
-    settings = {"game": GAME_SETTINGS[game], **data_of(game), **small}
+    settings = {"game": GAME_SETTINGS[game], **small, **(LABELLED if game in LABELLED_GAMES else {})}
     whole_recipe = write_recipe(place / f"{whole}.yaml", name=whole, **settings)
     cut_recipe = write_recipe(place / f"{cut}.yaml", name=cut, **settings)
     assert play(whole_recipe, None)
@@ -189,15 +169,15 @@ def test_labels_are_used_where_the_recipe_has_classes_and_left_out_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    labelled_shards(tmp_path)
-    changes = {"game": GAME_SETTINGS["progan"], "data__train": {"shards": "labelled"}}
+    make_labelled_shards(tmp_path)
+    changes = {**LABELLED, "game": GAME_SETTINGS["progan"]}
     for classes in (0, 2):
         name = f"classes-{classes}"
-        recipe = write_recipe(tmp_path / name, name=name, data__classes=classes, **changes)
+        recipe = write_recipe(tmp_path / name, name=name, **{**changes, "data__classes": classes})
         assert play(recipe, None)
         assert ("discriminator/labels" in logged(tmp_path / "runs" / name)[0]["values"]) == bool(classes)
     with pytest.raises(UserError, match="has 2 classes, the recipe says data.classes: 3"):
-        play(write_recipe(tmp_path / "three", name="three", data__classes=3, **changes), None)
+        play(write_recipe(tmp_path / "three", name="three", **{**changes, "data__classes": 3}), None)
 
 
 def test_a_group_that_does_not_divide_a_later_batch_is_refused_at_once() -> None:

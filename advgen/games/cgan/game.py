@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,9 @@ class CGan:
                 "generator": ResnetGenerator(config, spec),
                 "discriminator": ResnetDiscriminator(config, spec, Layers()),
             }
-        self.averages = [Average("generator_ema", of="generator", after="generator", decay=config.average)]
+        self.averages: Sequence[Average] = [
+            Average("generator_ema", of="generator", after="generator", decay=config.average)
+        ]
         players = (
             Player(
                 "discriminator",
@@ -64,7 +66,7 @@ class CGan:
             Player("generator", ("generator",), config.optimizer, self.generator_loss),
         )
         rate = LearningRate(config.learning_rate, rampdown_kimg=config.rampdown_kimg, total_kimg=config.total_kimg)
-        self.phases = [
+        self.phases: Sequence[Phase] = [
             Phase(
                 name=f"train {spec.resolution}x{spec.resolution}",
                 kimg=config.total_kimg,
