@@ -45,7 +45,7 @@ def scatter(network: nn.Module) -> None:
 
 def tiny(resolution: int = 8, **settings: Any) -> CGan:
     torch.manual_seed(0)
-    game = CGan(CGanConfig(**{"width": 1, "latent_size": 5, **settings}), ImageSpec(resolution, 3, CLASSES))
+    game = CGan(CGanConfig(**{"width": 2, "latent_size": 5, **settings}), ImageSpec(resolution, 3, CLASSES))
     for network in game.networks.values():
         scatter(network.double())
     return game
@@ -140,7 +140,7 @@ def test_resnet_generator_and_what_biases_would_add(resolution: int) -> None:
 def test_resnet_discriminator_s_logit(resolution: int, conditioning: str) -> None:
     network = tiny(resolution, conditioning=conditioning).networks["discriminator"]
     weights, images = weights_of(network), np.tanh(array(2, 2, 3, resolution, resolution))
-    halves = [halve for _, halve in resnet.discriminator_channels(1, resolution)]
+    halves = [halve for _, halve in resnet.discriminator_channels(2, resolution)]
     labels, concat_at = [2, 1], 3 if conditioning == "concat" else None
     features = reference.discriminator_features(weights, images, halves, labels, concat_at)
     if conditioning == "projection":
@@ -220,8 +220,11 @@ def test_hinge() -> None:
 @pytest.mark.parametrize("loss", ["hinge", "non_saturating"])
 def test_losses_of_both_players_take_the_batch_s_labels(loss: str) -> None:
     game = tiny(8, loss=loss)
+    with torch.no_grad():  # scores near 0, where every sample counts
+        for name in ("last.weight", "embedding.weight"):
+            game.networks["discriminator"].get_parameter(name).mul_(0.01)
     generator, discriminator = (weights_of(game.networks[name]) for name in ("generator", "discriminator"))
-    halves = [halve for _, halve in resnet.discriminator_channels(1, 8)]
+    halves = [halve for _, halve in resnet.discriminator_channels(2, 8)]
 
     def scores(images: reference.Array) -> reference.Array:
         features = reference.discriminator_features(discriminator, images, halves, LABELS)
@@ -231,6 +234,8 @@ def test_losses_of_both_players_take_the_batch_s_labels(loss: str) -> None:
         context, batch = context_of(game, player)
         z = context.noise.normal("latent", 5).numpy()
         fake = scores(reference.generator(generator, z, LABELS))
+        assert 0.1 < np.abs(fake).max() < 1
+        assert len(set(fake)) == 6
         rule = reference.hinge if loss == "hinge" else reference.logistic
         expected = rule(scores(batch.images.numpy()), fake)[index]
         assert loss_of(game, player).loss.item() == pytest.approx(expected, rel=1e-10)
