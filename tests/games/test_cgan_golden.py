@@ -19,7 +19,7 @@ from advgen.games.cgan import resnet
 from advgen.games.cgan.config import CGanConfig
 from advgen.games.cgan.game import CGan
 from advgen.games.cgan.mlp import Maxout, MlpDiscriminator, MlpGenerator, dropout_masks
-from advgen.losses import adversarial
+from advgen.losses.adversarial import LOSSES
 from advgen.nn.batch_norm import BatchNorm
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engines import prepare
@@ -212,9 +212,9 @@ def test_hinge() -> None:
     real, fake = np.array([2.0, 0.3, -1.5]), np.array([-3.0, -0.2, 0.8])
     expected = reference.hinge(real, fake)
     assert expected == pytest.approx(((0.7 + 2.5) / 3 + (0.8 + 1.8) / 3, 0.8))
-    found = adversarial.hinge_discriminator(torch.from_numpy(real), torch.from_numpy(fake))
+    found = LOSSES["hinge"].discriminator(torch.from_numpy(real), torch.from_numpy(fake))
     assert found.item() == pytest.approx(expected[0], abs=1e-12)
-    assert adversarial.hinge_generator(torch.from_numpy(fake)).item() == pytest.approx(expected[1], abs=1e-12)
+    assert LOSSES["hinge"].generator(torch.from_numpy(fake), None).item() == pytest.approx(expected[1], abs=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "non_saturating"])
@@ -243,20 +243,15 @@ def test_losses_of_both_players_take_the_batch_s_labels(loss: str) -> None:
 
 def test_perceptrons_drop_units_in_training_and_not_in_samples() -> None:
     game = tiny(8, architecture="mlp")
+    plain = copy.copy(game)
+    plain.config = replace(game.config, dropout=0.0)
     for player in ("generator", "discriminator"):
-        plain = replace_config(game, dropout=0.0)
         assert loss_of(game, player).loss.item() != loss_of(plain, player).loss.item()
     noise = Noise(0, ("s",), torch.arange(4), torch.float64)
     progress = Timeline(game.phases).at_start_of(0)
     z = noise.uniform("latent", 5)
     labels = (noise.uniform("label") * CLASSES).long()
     torch.testing.assert_close(game.sample(game.networks, progress, noise), game.networks["generator"](z, labels))
-
-
-def replace_config(game: CGan, **settings: Any) -> CGan:
-    other = copy.copy(game)
-    other.config = replace(game.config, **settings)
-    return other
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics

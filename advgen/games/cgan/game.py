@@ -20,15 +20,10 @@ from advgen.games.cgan.resnet import (
     discriminator_channels,
     generator_channels,
 )
-from advgen.losses import adversarial
+from advgen.losses.adversarial import LOSSES
 from advgen.nn.batch_norm import move_statistics
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
-
-LOSSES = {
-    "hinge": (adversarial.hinge_discriminator, adversarial.hinge_generator),
-    "non_saturating": (adversarial.logistic_discriminator, adversarial.logistic_generator),
-}
 
 
 class CGan:
@@ -107,7 +102,7 @@ class CGan:
             fake = self._generate(context, labels)
         real_scores = self._score(context, batch.images, labels, "real")
         fake_scores = self._score(context, fake, labels, "fake")
-        total = LOSSES[self.config.adversarial][0](real_scores, fake_scores)
+        total = LOSSES[self.config.adversarial].discriminator(real_scores, fake_scores)
         scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
         return Outcome(total, {"loss": total.detach(), **scalars})
 
@@ -116,7 +111,8 @@ class CGan:
         labels = _labels(batch)
         fake = self._generate(context, labels)
         move_statistics(context.networks["generator"])
-        total = LOSSES[self.config.adversarial][1](self._score(context, fake, labels, "fake"))
+        scores = self._score(context, fake, labels, "fake")
+        total = LOSSES[self.config.adversarial].generator(scores, None)
         return Outcome(total, {"loss": total.detach()})
 
     def sample(self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise) -> Tensor:
