@@ -37,6 +37,7 @@ from advgen.trainer import Reading, Setting, Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
+    "cgan": ("advgen.games.cgan.game", "CGan"),
     "gan": ("advgen.games.gan.game", "Gan"),
     "pix2pixhd": ("advgen.games.pix2pixhd.game", "Pix2PixHd"),
     "progan": ("advgen.games.progan.game", "Progan"),

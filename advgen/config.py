@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator
 
 from advgen.data.config import DataConfig
+from advgen.games.cgan.config import CGanConfig
 from advgen.games.gan.config import GanConfig
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.progan.config import ProganConfig
@@ -46,7 +47,7 @@ class Recipe:
 
     name: str
     """Name of the run and of its folder."""
-    game: Annotated[GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
+    game: Annotated[CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
     """The method."""
     data: DataConfig
     """The images."""

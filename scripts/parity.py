@@ -30,6 +30,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 GAMES: dict[str, dict[str, Any]] = {
+    "cgan": {
+        "kind": "cgan",
+        "latent_size": 8,
+        "width": 2,
+        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "total_kimg": 0.32,
+        "critic_repeats": 1,
+    },
     "gan": {"kind": "gan", "latent_size": 8, "width": 4, "width_max": 8, "batch_size": 16, "total_kimg": 0.32},
     "progan": {
         "kind": "progan",
@@ -41,7 +50,9 @@ GAMES: dict[str, dict[str, Any]] = {
         "hold_steps": 1,
     },
 }
+LABELLED_GAMES = ("cgan",)
 PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
+    "cgan": {False: {}},
     "gan": {True: {"r1_gamma": 10.0, "r1_every": 2}, False: {"r1_gamma": 0.0}},
     "progan": {
         True: {"loss": {"kind": "wgan_gp"}},
@@ -51,6 +62,7 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
 # Four steps in each of train 4, fade 8, train 8, fade 16, train 16; or twenty at 4. (With twenty at 16 pixels a unit
 # near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there.)
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
+    "cgan": {False: {}},
     "gan": {False: {}},
     "progan": {
         True: {"stabilize_kimg": 0.064, "fade_kimg": 0.064, "reset_optimizers": False},
@@ -83,12 +95,14 @@ class Case:
 
     def recipe(self, folder: Path, prefix: str) -> Path:
         """Written into ``folder``."""
-        from tests.distributed.runs import write_recipe
+        from tests.distributed.runs import LABELLED, write_recipe
 
         game = {**GAMES[self.game], **PENALTY[self.game][self.penalty], **PHASES[self.game][self.change]}
         path = folder / f"{prefix}-{self.name}.yaml"
         training = {"engine": self.engine, "accumulation": self.accumulation}
         changes = {f"training__{key}": value for key, value in training.items()}
+        if self.game in LABELLED_GAMES:
+            changes.update(LABELLED)
         small = {"training__sample_rows": 1, "training__sample_columns": 1, "training__log_every_steps": 1}
         return write_recipe(path, name=f"{prefix}-{self.name}", game=game, **changes, **small)
 
@@ -98,7 +112,7 @@ def all_cases() -> list[Case]:
     return [
         Case(game, engine, penalty, accumulation, change)
         for game in GAMES
-        for engine, penalty, accumulation in itertools.product(ENGINES, (True, False), (1, 2))
+        for engine, penalty, accumulation in itertools.product(ENGINES, PENALTY[game], (1, 2))
         for change in PHASES[game]
     ]
 
@@ -259,7 +273,7 @@ def main() -> int:
         folder, size = Path(given.worker[0]), int(given.worker[1])
         work(folder, size, [Case(**case) for case in json.loads((folder / f"{size}.json").read_text())])
         return 0
-    from tests.distributed.runs import make_shards
+    from tests.distributed.runs import make_labelled_shards, make_shards
 
     began = time.monotonic()
     cases = [case for case in (pairwise(all_cases()) if given.pairwise else all_cases()) if given.match in case.name]
@@ -267,6 +281,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="parity-") as name:
         folder = Path(name)
         make_shards(folder)
+        make_labelled_shards(folder)
         ones = sorted({*references.values(), *(cases if 1 in given.processes else ())}, key=lambda case: case.name)
         launch(folder, 1, ones)
         for size in given.processes:

@@ -19,10 +19,10 @@ from advgen.runtime.checkpoint import StoredMoments
 ROOT = Path(__file__).parents[2]
 
 
-def write_images(folder: Path, count: int = 96, resolution: int = 16) -> None:
+def write_images(folder: Path, count: int = 96, resolution: int = 16, seed: int = 7) -> None:
     """Smooth random pictures, the same every time."""
     folder.mkdir(parents=True)
-    generator = np.random.default_rng(7)
+    generator = np.random.default_rng(seed)
     for index in range(count):
         small = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         small.resize((resolution, resolution), Image.Resampling.BICUBIC).save(folder / f"{index:04d}.png")
@@ -65,6 +65,18 @@ def make_shards(folder: Path, resolution: int = 16) -> None:
     # In the source's order: cases in float32 are chosen where rounding is not amplified, which depends on the data.
     options = ("--shard-samples", "40", "--shuffle-seed", "None")
     advgen(folder, "shard", "images", "shards", "--resolution", str(resolution), *options)
+
+
+def make_labelled_shards(folder: Path, resolution: int = 16) -> None:
+    """``labelled`` in ``folder``: 48 pictures of each of two classes."""
+    for index, name in enumerate(("cats", "dogs")):
+        write_images(folder / "labelled-images" / name, 48, resolution, seed=7 + index)
+    options = ("--labels", "folders", "--shard-samples", "40")
+    advgen(folder, "shard", "labelled-images", "labelled", "--resolution", str(resolution), *options)
+
+
+# What a recipe changes to train on them.
+LABELLED: dict[str, Any] = {"data__train": {"shards": "labelled"}, "data__classes": 2}
 
 
 def environment() -> dict[str, str]:

@@ -18,9 +18,18 @@ from advgen.games.progan.game import Progan
 from advgen.runtime.checkpoint import StoredMoments, latest_checkpoint, read_checkpoint
 from advgen.runtime.preemption import StopRequest
 from advgen.watch import Status
-from tests.distributed.runs import logged, make_shards, write_recipe
+from tests.distributed.runs import LABELLED, logged, make_labelled_shards, make_shards, write_recipe
 
 GAME_SETTINGS: dict[str, dict[str, Any]] = {
+    "cgan": {
+        "kind": "cgan",
+        "latent_size": 8,
+        "width": 2,
+        "batch_size": 8,
+        "total_kimg": 0.08,
+        "rampdown_kimg": 0.04,
+        "critic_repeats": 2,
+    },
     "gan": {
         "kind": "gan",
         "latent_size": 8,
@@ -44,6 +53,8 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+LABELLED_GAMES = ("cgan",)  # they refuse data without classes
+
 
 def test_every_game_of_the_table_is_here() -> None:
     assert GAME_SETTINGS.keys() == GAMES.keys()
@@ -53,6 +64,7 @@ def test_every_game_of_the_table_is_here() -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     make_shards(folder)
+    make_labelled_shards(folder)
     return folder
 
 
@@ -95,7 +107,8 @@ def test_resumed_run_equals_uninterrupted(
 ) -> None:
     monkeypatch.chdir(place)
     whole, cut = f"{game}-whole", f"{game}-{'-'.join(map(str, stops))}"
-    settings = {"game": GAME_SETTINGS[game], "training__sample_rows": 1, "training__sample_columns": 2}
+    small = {"training__sample_rows": 1, "training__sample_columns": 2}
+    settings = {"game": GAME_SETTINGS[game], **small, **(LABELLED if game in LABELLED_GAMES else {})}
     whole_recipe = write_recipe(place / f"{whole}.yaml", name=whole, **settings)
     cut_recipe = write_recipe(place / f"{cut}.yaml", name=cut, **settings)
     assert play(whole_recipe, None)
@@ -155,29 +168,16 @@ def test_a_longer_run_goes_on_from_a_finished_one(place: Path, monkeypatch: pyte
 def test_labels_are_used_where_the_recipe_has_classes_and_left_out_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advgen.data.config import FolderImages, ShardingConfig
-    from advgen.data.shards import write_shards
-    from advgen.data.sources import open_source
-    from tests.distributed.runs import write_images
-
     monkeypatch.chdir(tmp_path)
-    for name in ("cats", "dogs"):
-        write_images(tmp_path / "images" / name, count=10)
-    source = open_source(FolderImages(path=str(tmp_path / "images"), labels="folders"))
-    write_shards(
-        source,
-        tmp_path / "shards",
-        resolution=16,
-        channels=3,
-        config=ShardingConfig(shard_samples=8, duplicates="keep"),
-    )
+    make_labelled_shards(tmp_path)
+    changes = {**LABELLED, "game": GAME_SETTINGS["progan"]}
     for classes in (0, 2):
         name = f"classes-{classes}"
-        recipe = write_recipe(tmp_path / name, name=name, game=GAME_SETTINGS["progan"], data__classes=classes)
+        recipe = write_recipe(tmp_path / name, name=name, **{**changes, "data__classes": classes})
         assert play(recipe, None)
         assert ("discriminator/labels" in logged(tmp_path / "runs" / name)[0]["values"]) == bool(classes)
     with pytest.raises(UserError, match="has 2 classes, the recipe says data.classes: 3"):
-        play(write_recipe(tmp_path / "three", name="three", game=GAME_SETTINGS["progan"], data__classes=3), None)
+        play(write_recipe(tmp_path / "three", name="three", **{**changes, "data__classes": 3}), None)
 
 
 def test_a_group_that_does_not_divide_a_later_batch_is_refused_at_once() -> None:
