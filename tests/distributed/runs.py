@@ -75,8 +75,30 @@ def make_labelled_shards(folder: Path, resolution: int = 16) -> None:
     advgen(folder, "shard", "labelled-images", "labelled", "--resolution", str(resolution), *options)
 
 
+def make_paired_shards(folder: Path, resolution: int = 16) -> None:
+    """``paired`` in ``folder``: pictures with label maps of four classes and instance maps of sixteen ids."""
+    write_images(folder / "paired-images", 48, resolution)
+    draw = np.random.default_rng(5)
+    for name in ("label-maps", "instance-maps"):
+        (folder / name).mkdir()
+    for index in range(48):
+        labels = draw.integers(0, 4, (4, 4), dtype=np.uint8)
+        maps = {"label-maps": labels, "instance-maps": np.arange(16, dtype=np.uint16).reshape(4, 4) + 900}
+        for name, values in maps.items():
+            large = values.repeat(resolution // 4, 0).repeat(resolution // 4, 1)
+            Image.fromarray(large).save(folder / name / f"{index:04d}.png")
+    maps = ("--label-maps", "label-maps", "--label-map-classes", "4", "--instance-maps", "instance-maps")
+    options = (*maps, "--shard-samples", "20")
+    advgen(folder, "shard", "paired-images", "paired", "--resolution", str(resolution), *options)
+
+
 # What a recipe changes to train on them.
 LABELLED: dict[str, Any] = {"data__train": {"shards": "labelled"}, "data__classes": 2}
+PAIRED: dict[str, Any] = {
+    "data__train": {"shards": "paired"},
+    "data__label_map_classes": 4,
+    "data__instance_maps": True,
+}
 
 
 def environment() -> dict[str, str]:

@@ -63,15 +63,17 @@ def test_styles_are_clustered_class_by_class() -> None:
     assert styles.counts.tolist() == [0, 0, 1, 0] and styles.centres.sum() == 11.0
 
 
-def test_classes_of_ids_and_the_smallest_instance_that_counts() -> None:
-    assert classes_of(torch.tensor([0, 7, 999, 1000, 26_001, 33_999])).tolist() == [0, 7, 999, 1, 26, 33]
-    ids = torch.full((1, 16, 16), 7)  # an instance counts from 5 pixels on: more than half of 256 / 32
-    ids[0, 0, :4] = 26_001
-    ids[0, 1, :5] = 26_002
+def test_classes_of_instances_and_the_smallest_that_counts() -> None:
+    ids = torch.full((2, 16, 16), 7)  # an instance counts from 5 pixels on: more than half of 256 / 32
+    ids[0, 0, :4], ids[0, 1, :5] = 900, 901
+    labels = torch.full_like(ids, 3)
+    labels[0, 0, :4], labels[0, 1, :5], labels[1] = 26, 25, 4
+    labels[1, 5, 5] = 9  # a map whose instance has two classes
     instances = find_instances(ids)
-    classes, rows = large_instances(torch.tensor([[0.0], [1.0], [2.0]]), instances)
-    assert instances.areas.tolist() == [247, 4, 5]
-    assert classes.tolist() == [7, 26] and rows.tolist() == [[0.0], [2.0]]
+    classes = classes_of(labels, instances)
+    assert instances.areas.tolist() == [247, 4, 5, 256] and classes.tolist() == [3, 26, 25, 9]
+    kept, rows = large_instances(torch.tensor([[0.0], [1.0], [2.0], [3.0]]), classes, instances)
+    assert kept.tolist() == [3, 25, 9] and rows.tolist() == [[0.0], [2.0], [3.0]]
 
 
 def filled() -> Styles:
@@ -87,19 +89,22 @@ def test_draws_come_from_the_instance_s_class() -> None:
     ids[0, 1:] = torch.arange(1000, 1000 + 63)[:, None]  # 63 instances of class 1
     ids[0, 0, 0], ids[0, 0, 1], ids[0, 0, 2] = 26_000, 27_000, -1
     instances = find_instances(ids)
-    drawn = styles(instances, noise(3))[:, 0]
+    classes = classes_of(torch.where(ids < 0, ids, ids // 1000), instances)
+    drawn = styles(instances, classes, noise(3))[:, 0]
     by_id = dict(zip(instances.ids.tolist(), drawn.tolist(), strict=True))
     assert by_id[26_000] == 20.0
     assert by_id[0] == by_id[27_000] == by_id[-1] == 0.0
     ones = [value for number, value in by_id.items() if 1000 <= number < 2000]
     assert set(ones) == {10.0, 11.0} and 15 < ones.count(10.0) < 48
-    assert torch.equal(styles(instances, noise(3))[:, 0], drawn)
-    assert not torch.equal(styles(instances, noise(4))[:, 0], drawn)
+    assert torch.equal(styles(instances, classes, noise(3))[:, 0], drawn)
+    assert not torch.equal(styles(instances, classes, noise(4))[:, 0], drawn)
 
 
 def test_a_draw_does_not_depend_on_the_rest_of_the_batch() -> None:
     styles = filled()
     ids = torch.stack([torch.arange(1000, 1009).reshape(3, 3), torch.arange(1003, 1012).reshape(3, 3)])
-    both = styles(find_instances(ids), noise(4, 9))
-    alone = styles(find_instances(ids[1:]), noise(9))
+    ones = torch.ones_like(ids)
+    both, alone = find_instances(ids), find_instances(ids[1:])
+    both = styles(both, classes_of(ones, both), noise(4, 9))
+    alone = styles(alone, classes_of(ones[1:], alone), noise(9))
     assert torch.equal(both[9:], alone)

@@ -18,7 +18,15 @@ from advgen.games.progan.game import Progan
 from advgen.runtime.checkpoint import StoredMoments, latest_checkpoint, read_checkpoint
 from advgen.runtime.preemption import StopRequest
 from advgen.watch import Status
-from tests.distributed.runs import LABELLED, logged, make_labelled_shards, make_shards, write_recipe
+from tests.distributed.runs import (
+    LABELLED,
+    PAIRED,
+    logged,
+    make_labelled_shards,
+    make_paired_shards,
+    make_shards,
+    write_recipe,
+)
 
 GAME_SETTINGS: dict[str, dict[str, Any]] = {
     "cgan": {
@@ -40,6 +48,28 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
         "total_kimg": 0.08,
         "critic_repeats": 2,
     },
+    "pix2pixhd": {
+        "kind": "pix2pixhd",
+        "ngf": 4,
+        "downsamplings": 1,
+        "global_blocks": 1,
+        "enhancers": 1,
+        "local_blocks": 1,
+        "ndf": 4,
+        "discriminator_layers": 2,
+        "encoder_features": 2,
+        "nef": 4,
+        "encoder_downsamplings": 1,
+        "styles": 2,
+        "perceptual": "none",
+        "batch_size": 4,
+        "global_kimg": 0.02,
+        "global_decay_kimg": 0.008,
+        "frozen_kimg": 0.012,
+        "joint_kimg": 0.012,
+        "joint_decay_kimg": 0.008,
+        "pool_size": 6,
+    },
     "progan": {
         "kind": "progan",
         "latent_size": 8,
@@ -53,7 +83,8 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-LABELLED_GAMES = ("cgan",)  # they refuse data without classes
+# They refuse data without labels or maps.
+GAME_DATA: dict[str, dict[str, Any]] = {"cgan": LABELLED, "pix2pixhd": PAIRED}
 
 
 def test_every_game_of_the_table_is_here() -> None:
@@ -65,6 +96,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     make_shards(folder)
     make_labelled_shards(folder)
+    make_paired_shards(folder)
     return folder
 
 
@@ -108,7 +140,7 @@ def test_resumed_run_equals_uninterrupted(
     monkeypatch.chdir(place)
     whole, cut = f"{game}-whole", f"{game}-{'-'.join(map(str, stops))}"
     small = {"training__sample_rows": 1, "training__sample_columns": 2}
-    settings = {"game": GAME_SETTINGS[game], **small, **(LABELLED if game in LABELLED_GAMES else {})}
+    settings = {"game": GAME_SETTINGS[game], **small, **GAME_DATA.get(game, {})}
     whole_recipe = write_recipe(place / f"{whole}.yaml", name=whole, **settings)
     cut_recipe = write_recipe(place / f"{cut}.yaml", name=cut, **settings)
     assert play(whole_recipe, None)

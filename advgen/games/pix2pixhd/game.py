@@ -13,7 +13,7 @@ from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Play
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.encoder import Encoder, find_instances, spread
 from advgen.games.pix2pixhd.networks import Generator, MultiscaleDiscriminator, ResidualBlock
-from advgen.games.pix2pixhd.styles import Styles, large_instances
+from advgen.games.pix2pixhd.styles import Styles, classes_of, large_instances
 from advgen.losses import matching
 from advgen.losses.adversarial import least_squares_discriminator, least_squares_generator
 from advgen.nn.boundaries import instance_edges, one_hot
@@ -209,8 +209,10 @@ class Pix2PixHd:
         with torch.no_grad():
             for batch in batches:
                 instances = find_instances(self._instances(batch))
-                # An instance's class is that of its first pixel in the label map, whatever its id.
-                found = large_instances(networks["encoder"](batch.images, instances), instances)
+                assert batch.label_map is not None
+                found = large_instances(
+                    networks["encoder"](batch.images, instances), classes_of(batch.label_map, instances), instances
+                )
                 classes.append(found[0])
                 rows.append(found[1])
         cast(Styles, networks["styles"]).fit(torch.cat(classes), torch.cat(rows), _STYLE_SEED)
@@ -224,7 +226,8 @@ class Pix2PixHd:
         inputs = self.condition(like, parameter.dtype)
         if self.config.encoder_features:
             instances = find_instances(self._instances(like))
-            rows = networks["styles"](instances, noise).to(parameter.dtype)
+            assert like.label_map is not None
+            rows = networks["styles"](instances, classes_of(like.label_map, instances), noise).to(parameter.dtype)
             inputs = torch.cat((inputs, spread(rows, instances)), dim=1)
         return networks["generator"](inputs, self._stage(progress.phase))
 

@@ -12,21 +12,26 @@ from advgen.games.pix2pixhd.encoder import Instances
 from advgen.seeds import Noise
 
 
-def classes_of(ids: Tensor) -> Tensor:
-    """Classes of instance ids as Cityscapes writes them: class * 1000 + number, or the class alone (below 1000)."""
-    return torch.where(ids < 1000, ids, ids // 1000)
+def classes_of(label_map: Tensor, instances: Instances) -> Tensor:
+    """The class of each instance [m]: the id of its pixels in the label map int64 [n, h, w], the largest of several.
+
+    The released code reads it off Cityscapes' instance ids instead (class * 1000 + number), which says the same there.
+    """
+    none = torch.full_like(instances.ids, -1)
+    return none.scatter_reduce(0, instances.index.flatten(), label_map.flatten(), "amax")
 
 
-def large_instances(rows: Tensor, instances: Instances) -> tuple[Tensor, Tensor]:
+def large_instances(rows: Tensor, classes: Tensor, instances: Instances) -> tuple[Tensor, Tensor]:
     """Classes [k] and features [k, f] of the instances that cover more than half of 1/32 of their image.
 
     Args:
         rows: [m, f], one for each instance.
+        classes: int64 [m].
         instances: where they lie.
     """
     height, width = instances.index.shape[-2:]
     large = instances.areas > 0.5 * (height * width // 32)
-    return classes_of(instances.ids[large]), rows[large]
+    return classes[large], rows[large]
 
 
 def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
@@ -115,9 +120,14 @@ class Styles(nn.Module):
             self.centres[label, :count] = centres.to(self.centres)
             self.counts[label] = count
 
-    def forward(self, instances: Instances, noise: Noise) -> Tensor:
-        """A feature vector for each instance [m, f], one of its class's centres at random; 0 for a class without."""
-        classes = classes_of(instances.ids)
+    def forward(self, instances: Instances, classes: Tensor, noise: Noise) -> Tensor:
+        """A feature vector for each instance [m, f], one of its class's centres at random; 0 for a class without.
+
+        Args:
+            instances: of a batch.
+            classes: int64 [m], of each.
+            noise: a row an image.
+        """
         known = (classes >= 0) & (classes < len(self.counts))
         classes = torch.where(known, classes, 0)
         counts = torch.where(known, self.counts[classes], 0)
