@@ -40,6 +40,24 @@ GAMES: dict[str, dict[str, Any]] = {
         "critic_repeats": 1,
     },
     "gan": {"kind": "gan", "latent_size": 8, "width": 4, "width_max": 8, "batch_size": 16, "total_kimg": 0.32},
+    "pix2pixhd": {
+        "kind": "pix2pixhd",
+        "ngf": 4,
+        "downsamplings": 1,
+        "global_blocks": 1,
+        "enhancers": 1,
+        "local_blocks": 1,
+        "ndf": 4,
+        "discriminator_layers": 2,
+        "encoder_features": 2,
+        "nef": 4,
+        "encoder_downsamplings": 1,
+        "styles": 2,
+        "perceptual": "none",
+        "batch_size": 16,
+        "global_decay_kimg": 0.0,
+        "joint_decay_kimg": 0.0,
+    },
     "progan": {
         "kind": "progan",
         "latent_size": 8,
@@ -50,10 +68,10 @@ GAMES: dict[str, dict[str, Any]] = {
         "hold_steps": 1,
     },
 }
-LABELLED_GAMES = ("cgan",)
 PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
     "cgan": {False: {}},
     "gan": {True: {"r1_gamma": 10.0, "r1_every": 2}, False: {"r1_gamma": 0.0}},
+    "pix2pixhd": {False: {}},
     "progan": {
         True: {"loss": {"kind": "wgan_gp"}},
         False: {"loss": {"kind": "non_saturating", "r1_gamma": 0.0}},
@@ -64,6 +82,10 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
     "cgan": {False: {}},
     "gan": {False: {}},
+    "pix2pixhd": {
+        True: {"global_kimg": 0.128, "frozen_kimg": 0.064, "joint_kimg": 0.128},
+        False: {"enhancers": 0, "global_kimg": 0.32, "joint_kimg": 1.0},
+    },
     "progan": {
         True: {"stabilize_kimg": 0.064, "fade_kimg": 0.064, "reset_optimizers": False},
         False: {"stabilize_kimg_by_resolution": {4: 0.32, 8: 0, 16: 0}, "fade_kimg": 0},
@@ -95,14 +117,13 @@ class Case:
 
     def recipe(self, folder: Path, prefix: str) -> Path:
         """Written into ``folder``."""
-        from tests.distributed.runs import LABELLED, write_recipe
+        from tests.distributed.runs import LABELLED, PAIRED, write_recipe
 
         game = {**GAMES[self.game], **PENALTY[self.game][self.penalty], **PHASES[self.game][self.change]}
         path = folder / f"{prefix}-{self.name}.yaml"
         training = {"engine": self.engine, "accumulation": self.accumulation}
         changes = {f"training__{key}": value for key, value in training.items()}
-        if self.game in LABELLED_GAMES:
-            changes.update(LABELLED)
+        changes.update({"cgan": LABELLED, "pix2pixhd": PAIRED}.get(self.game, {}))
         small = {"training__sample_rows": 1, "training__sample_columns": 1, "training__log_every_steps": 1}
         return write_recipe(path, name=f"{prefix}-{self.name}", game=game, **changes, **small)
 
@@ -273,7 +294,7 @@ def main() -> int:
         folder, size = Path(given.worker[0]), int(given.worker[1])
         work(folder, size, [Case(**case) for case in json.loads((folder / f"{size}.json").read_text())])
         return 0
-    from tests.distributed.runs import make_labelled_shards, make_shards
+    from tests.distributed.runs import make_labelled_shards, make_paired_shards, make_shards
 
     began = time.monotonic()
     cases = [case for case in (pairwise(all_cases()) if given.pairwise else all_cases()) if given.match in case.name]
@@ -282,6 +303,7 @@ def main() -> int:
         folder = Path(name)
         make_shards(folder)
         make_labelled_shards(folder)
+        make_paired_shards(folder)
         ones = sorted({*references.values(), *(cases if 1 in given.processes else ())}, key=lambda case: case.name)
         launch(folder, 1, ones)
         for size in given.processes:
