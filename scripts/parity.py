@@ -78,12 +78,13 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
     },
 }
 # Four steps in each of train 4, fade 8, train 8, fade 16, train 16; or twenty at 4. (With twenty at 16 pixels a unit
-# near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there.)
+# near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there. So
+# does the kink of pix2pixhd's feature matching, whose phases are cut where none is met.)
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
     "cgan": {False: {}},
     "gan": {False: {}},
     "pix2pixhd": {
-        True: {"global_kimg": 0.128, "frozen_kimg": 0.064, "joint_kimg": 0.128},
+        True: {"global_kimg": 0.128, "frozen_kimg": 0.096, "joint_kimg": 0.096},
         False: {"enhancers": 0, "global_kimg": 0.32, "joint_kimg": 1.0},
     },
     "progan": {
