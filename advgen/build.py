@@ -17,7 +17,7 @@ from advgen.data.places import Remote
 from advgen.data.stream import ImageStream, MixedStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
-from advgen.game import Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
+from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles
 from advgen.outside import outside_networks
@@ -188,20 +188,26 @@ def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
     return Evaluator(build_game(recipe), reals, folder, recipe.evaluation, files, torch.device(device), spec_of(recipe))
 
 
-def draw_samples(recipe: Recipe, folder: RunFolder, count: int, seed: int) -> torch.Tensor:
-    """Images of a run's newest checkpoint, uint8 [count, c, r, r].
+class Drawer:
+    """Draws images from a run's newest checkpoint."""
 
-    Raises:
-        UserError: no checkpoint, or a game that draws none.
-    """
-    path = latest_checkpoint(folder.checkpoints)
-    game = build_game(recipe)
-    if path is None or not isinstance(game, Samples):
-        raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
-    networks, progress = restored(game, read_checkpoint(path))
-    with torch.no_grad():
-        noise = Noise(seed, ("draw",), torch.arange(count))
-        return to_bytes(game.sample(networks, progress, noise))
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        """
+        Raises:
+            UserError: no checkpoint, or a game that draws none.
+        """
+        path = latest_checkpoint(folder.checkpoints)
+        game = build_game(recipe)
+        if path is None or not isinstance(game, Samples):
+            raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
+        self._game = game
+        self._networks, self._progress = restored(game, read_checkpoint(path))
+
+    def draw(self, count: int, seed: int, like: Batch | None = None) -> torch.Tensor:
+        """Images uint8 [count, c, h, w], of labels or maps where the game takes them."""
+        with torch.no_grad():
+            noise = Noise(seed, ("draw",), torch.arange(count))
+            return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
 
 
 def restored(game: Game, checkpoint: Checkpoint) -> tuple[dict[str, nn.Module], Progress]:

@@ -13,26 +13,89 @@ from pipelines.terminal import console
 
 
 def main(argv: list[str]) -> int:
-    """Draw a grid of samples."""
+    """Draw a grid of samples, or paint label maps."""
     parser = argparse.ArgumentParser(
-        prog="advgen sample", description="Draw a grid of images from a run's newest checkpoint (moving averages)."
+        prog="advgen sample",
+        description="Draw images from a run's newest checkpoint (moving averages): a grid, by class where the run has "
+        "classes, or pictures painted from label maps.",
     )
     parser.add_argument("run", type=Path, help="run folder, such as runs/NAME")
-    parser.add_argument("out", type=Path, help="PNG file to write")
+    parser.add_argument("out", type=Path, help="PNG file to write; a folder for several maps or styles")
     parser.add_argument("--rows", type=int, default=6)
     parser.add_argument("--columns", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--magnify", type=int, default=1, help="each pixel becomes a square of so many")
+    parser.add_argument("--classes", type=int, nargs="+", help="only these, one a column in turn; else all, in turn")
+    parser.add_argument("--label-map", type=Path, help="paint this map (ids in grey or palette), or all of a folder")
+    parser.add_argument("--instances", type=Path, help="its instance map, or the folder of theirs")
+    parser.add_argument("--styles", type=int, default=1, help="so many pictures of each map")
     given = parser.parse_args(argv)
-    if min(given.rows, given.columns, given.magnify) < 1:
-        raise UserError("--rows, --columns and --magnify must be at least 1.")
+    if min(given.rows, given.columns, given.magnify, given.styles) < 1:
+        raise UserError("--rows, --columns, --magnify and --styles must be at least 1.")
     folder = RunFolder(given.run).require()
     recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
 
-    from advgen.build import draw_samples
+    if given.label_map is not None:
+        return _paint(recipe, folder, given)
+    if recipe.data.label_map_classes:
+        raise UserError(f"{folder.path}: paints label maps. Name one: --label-map FILE, or a folder of them.")
+    return _grid(recipe, folder, given)
+
+
+def _labels(recipe: Recipe, classes: list[int] | None, count: int) -> list[int] | None:
+    known = recipe.data.classes
+    if not known:
+        if classes:
+            raise UserError("--classes: this run has no classes.")
+        return None
+    wrong = [number for number in classes or [] if not 0 <= number < known]
+    if wrong:
+        raise UserError(f"--classes {wrong[0]}: this run has the classes 0 to {known - 1}.")
+    chosen = classes or list(range(known))
+    return [chosen[number % len(chosen)] for number in range(count)]
+
+
+def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
+    import torch
+
+    from advgen.build import Drawer
+    from advgen.game import Batch
     from advgen.images import grid, save_png
 
-    images = draw_samples(recipe, folder, given.rows * given.columns, given.seed)
+    count = given.rows * given.columns
+    labels = _labels(recipe, given.classes, count)
+    like = None if labels is None else Batch(torch.empty(count, 0), torch.tensor(labels))
+    images = Drawer(recipe, folder).draw(count, given.seed, like)
     save_png(given.out, grid(images, given.columns, given.magnify))
-    console.print(f"{given.out}: {given.rows * given.columns} samples")
+    console.print(f"{given.out}: {count} samples", markup=False)
+    return 0
+
+
+def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
+    from advgen.build import Drawer
+    from advgen.images import grid, save_png
+    from advgen.tools.maps import maps_of, read_maps
+
+    data = recipe.data
+    if not data.label_map_classes:
+        raise UserError(f"{folder.path}: this run was not trained on label maps, so it paints none.")
+    maps = maps_of(given.label_map, given.instances)
+    # All are read before the first is painted: nothing is left half done.
+    batches = [
+        read_maps(labels, instances, classes=data.label_map_classes, ignore=data.ignore_label)
+        for _, labels, instances in maps
+    ]
+    single = len(maps) * given.styles == 1
+    if single and given.out.is_dir():
+        raise UserError(f"{given.out}: is a folder. Name a PNG file for one picture.")
+    if not single:
+        if given.out.is_file():
+            raise UserError(f"{given.out}: is a file. Name a folder for several pictures.")
+        given.out.mkdir(parents=True, exist_ok=True)
+    drawer = Drawer(recipe, folder)
+    for (name, _, _), like in zip(maps, batches, strict=True):
+        for style in range(given.styles):
+            path = given.out if single else given.out / (f"{name}-{style}.png" if given.styles > 1 else f"{name}.png")
+            save_png(path, grid(drawer.draw(1, given.seed + style, like), 1, given.magnify))
+    console.print(f"{given.out}: {len(maps) * given.styles} pictures", markup=False)
     return 0

@@ -1,0 +1,76 @@
+"""Label maps that a person gives, as games see them: checked, so that what is wrong is told with the file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from advgen.data.decode import BadImage
+from advgen.data.fitting import read_ids
+from advgen.errors import UserError
+from advgen.game import Batch
+
+ENDINGS = (".png", ".tif", ".tiff", ".bmp")
+
+
+def maps_of(place: Path, instances: Path | None) -> list[tuple[str, Path, Path | None]]:
+    """(name, label map, instance map) of a file, or of all files of a folder; instance maps have the same name there.
+
+    Raises:
+        UserError: there are none, or one lacks its instance map.
+    """
+    if not place.is_dir():
+        return [(place.stem, place, instances)]
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS)
+    if not found:
+        raise UserError(f"{place}: holds no label map ({', '.join(ENDINGS)}).")
+    if instances is None:
+        return [(path.stem, path, None) for path in found]
+    by_name = {path.stem: path for path in instances.iterdir()} if instances.is_dir() else {}
+    lacking = [path.name for path in found if path.stem not in by_name]
+    if lacking:
+        raise UserError(f"{instances}: has no instance map for {lacking[0]} ({len(lacking)} lack theirs).")
+    return [(path.stem, path, by_name[path.stem]) for path in found]
+
+
+def read_maps(label_map: Path, instances: Path | None, *, classes: int, ignore: int | None) -> Batch:
+    """One map as a batch without pixels.
+
+    Args:
+        label_map: ids in grey or palette.
+        instances: ids of instances of the same size, or None.
+        classes: ids of the label map are below.
+        ignore: an id that is allowed besides.
+
+    Raises:
+        UserError: a file is no such map, holds other ids, or has another size.
+    """
+    labels = _read(label_map)
+    wrong = [int(i) for i in np.unique(labels) if i >= classes and i != ignore]
+    if wrong:
+        raise UserError(f"{label_map}: holds the ids {wrong[:5]}; this run knows 0 to {classes - 1}.")
+    found = None if instances is None else _read(instances)
+    if found is not None and found.shape != labels.shape:
+        raise UserError(f"{instances}: has {_size(found)} pixels, its label map {_size(labels)}.")
+    return Batch(torch.empty(1, 0), None, _tensor(labels), None if found is None else _tensor(found))
+
+
+def _read(path: Path) -> NDArray[np.int32]:
+    try:
+        return read_ids(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except BadImage as error:
+        raise UserError(f"{path}: {error}. Give a map of ids in grey or palette, PNG for one.") from None
+
+
+def _tensor(ids: NDArray[np.int32]) -> Tensor:
+    return torch.from_numpy(ids.astype(np.int64))[None]
+
+
+def _size(ids: NDArray[np.int32]) -> str:
+    return f"{ids.shape[1]} x {ids.shape[0]}"
