@@ -25,12 +25,12 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     with counting("samples") as progress:
         verdict = verify(given.shards, threads=max(1, given.threads), progress=progress)
-    console.print(f"{given.shards}: {summary(verdict.manifest)}", markup=False)
+    console.print(f"{given.shards}: {summary(verdict.manifest)}")
     _histogram("bytes of an image", [(f"{low:,} to {high:,}", count) for low, high, count in verdict.bytes])
     _histogram("classes", verdict.classes)
     if given.sheet is not None:
         write_sheet(given.shards, given.sheet)
-        console.print(f"contact sheet: {given.sheet}", markup=False)
+        console.print(f"contact sheet: {given.sheet}")
     for line in verdict.wrong[:50]:
         print(f"advgen verify: {line}", file=sys.stderr)
     if len(verdict.wrong) > 50:
@@ -45,6 +45,6 @@ def _histogram(title: str, rows: list[tuple[str, int]]) -> None:
     console.print(f"{title}:")
     longest, most = max(len(name) for name, _ in rows[:40]), max(max(count for _, count in rows), 1)
     for name, count in rows[:40]:
-        console.print(f"  {name:>{longest}}  {count:>9,}  {'#' * round(40 * count / most)}", markup=False)
+        console.print(f"  {name:>{longest}}  {count:>9,}  {'#' * round(40 * count / most)}")
     if len(rows) > 40:
         console.print(f"  ... and {len(rows) - 40:,} more")
