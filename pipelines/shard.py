@@ -38,7 +38,7 @@ class Arguments:
     channels: Literal[1, 3] = 3
     """1 grey, 3 colour."""
     labels: str = "none"
-    """none, folders (classes from first-level folders), cls (from tars), or a dataset.json or .csv file; cls does not go
+    """none, folders (classes from first-level folders), cls (from tars), or a dataset.json or .csv file; cls not
     with --label-maps."""
     label_maps: str | None = None
     """Folder of label maps, matched by name; the source is then the folder of the images."""
@@ -100,7 +100,7 @@ def _write(source: Source, out: Path, shape: tuple[int, int], given: Arguments) 
     if manifest.rejected:
         reasons = Counter(_kind(line) for line in (out / REJECTED).read_text(encoding="utf-8").splitlines())
         for reason, count in reasons.most_common(5):
-            console.print(f"  left out: {count:,} that {reason}")
+            console.print(f"  {count:,} left out: each {reason}")
         console.print(f"  all of them: {out / REJECTED}")
 
 

@@ -17,7 +17,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="advgen verify",
         description="Check a folder of shards: checksums, counts, keys and images that stand twice, and that every "
-        "image of every level decodes. Shows how large images are and how many each class has, and writes a contact sheet.",
+        "image of every level decodes. Shows how large images are and how many each class has, and writes a contact "
+        "sheet.",
     )
     parser.add_argument("shards", help="folder that `advgen shard` wrote, or its address (s3://, https:// ...)")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet (PNG) to this file")

@@ -119,7 +119,7 @@ class ShardingConfig:
     """Smaller versions beside the images, so that a phase at a low resolution need not read and decode the full
     size: 'auto' halves down to 32 pixels."""
     level_quality: int = 90
-    """JPEG quality of the levels of a JPEG; those of other images are lossless."""
+    """JPEG quality of the levels of a JPEG, or its own where that is lower; levels of other images are lossless."""
     on_bad: Literal["fail", "skip"] = "fail"
     """An image that is damaged, lacks a part or stands twice ends the writing, or is left out and listed in
     rejected.jsonl."""

@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +131,8 @@ def _room(out: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{out}: cannot be written ({error.strerror}). Free the disk: the same command goes on from the shards that "
-            "are done. Or name a folder on another disk."
+            f"{out}: cannot be written ({error.strerror}). Free the disk: the same command goes on from the shards "
+            "that are done. Or name a folder on another disk."
         ) from None
 
 

@@ -148,11 +148,15 @@ def _pictures(listing: Listing, endings: tuple[str, ...], tar: bool = False) -> 
             if not tar or f".{extension}" in endings:
                 names.append(name)
             elif extension not in {f"{part}.png" for part in PARTS[1:]}:
-                rejected.append(Rejected(name, f"is another part of its sample (.{extension}); KEY.png or KEY.jpg is read"))
+                rejected.append(
+                    Rejected(name, f"is another part of its sample (.{extension}); KEY.png or KEY.jpg is read")
+                )
         elif lower.endswith(_PICTURES):
             rejected.append(Rejected(name, "is a picture of a kind that is not read: convert it to PNG, JPEG or WebP"))
         elif lower.endswith(_ARCHIVES):
-            rejected.append(Rejected(name, "is an archive among other files, and is not read: unpack it, or give it alone"))
+            rejected.append(
+                Rejected(name, "is an archive among other files, and is not read: unpack it, or give it alone")
+            )
     return names, rejected
 
 
@@ -243,7 +247,9 @@ def _paired(images: PairedImages) -> Source:
         images.labels,
     )
     tokens = {
-        part: {stem: [os.path.relpath(folder.absolute() / name, root) for name in names] for stem, names in some.items()}
+        part: {
+            stem: [os.path.relpath(folder.absolute() / name, root) for name in names] for stem, names in some.items()
+        }
         for (part, some), (folder, _) in zip(found.items(), folders.values(), strict=True)
     }
     items: list[Item] = []
@@ -295,6 +301,9 @@ def _classes(where: str, names: list[str]) -> tuple[str, ...]:
             "Put every image into the folder of its class, or set images.labels to 'none'."
         )
     classes = tuple(sorted({name.partition("/")[0] for name in names}, key=natural))
+    strange = next((name for name in classes if name.encode("utf-8", "replace").decode() != name), None)
+    if strange is not None:
+        raise UserError(f"{where}: the folder {strange!r} has a name that is no UTF-8, and gives a class. Rename it.")
     if len(classes) == 1:
         raise UserError(
             f"{where}: all images lie in one folder ({classes[0]}), which is only one class. "

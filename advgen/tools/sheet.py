@@ -42,9 +42,7 @@ class Verdict:
     classes: list[tuple[str, int]]
 
 
-def verify(
-    location: str | Path, *, threads: int = 2, progress: Callable[[int, int], None] | None = None
-) -> Verdict:
+def verify(location: str | Path, *, threads: int = 2, progress: Callable[[int, int], None] | None = None) -> Verdict:
     """Check a folder of shards wholly: checksums, counts, keys and images that stand twice, and that all decode,
     the smaller levels included.
 
