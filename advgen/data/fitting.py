@@ -237,7 +237,7 @@ def _level(pixels: NDArray[np.uint8], tables: list[list[int]] | None) -> tuple[s
 def _level_tables(data: bytes, quality: int) -> list[list[int]]:
     """Tables of a JPEG's levels, for brightness and colours: of a quality, but nowhere finer than its own."""
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        own = [image.quantization[layer[3]] for layer in image.layer[:2]]  # pyright: ignore[reportAttributeAccessIssue]
+        own = [image.quantization.get(layer[3], [1] * 64) for layer in image.layer[:2]]  # pyright: ignore[reportAttributeAccessIssue]
     wanted = _tables(quality)[: len(own)]
     return [[min(255, max(pair)) for pair in zip(*both, strict=True)] for both in zip(own, wanted, strict=True)]
 

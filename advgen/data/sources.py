@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from advgen.data.config import EarthTiles, FolderImages, PairedImages
@@ -99,12 +99,7 @@ def open_source(
     if not path.exists():
         raise UserError(f"{path}: does not exist. {_WAY_OUT}")
     if path.is_dir():
-        listing = list_folder(path)
-        tars = sorted((name for name in listing.sizes if name.lower().endswith(".tar")), key=natural)
-        own = _own(path, tars, listing)
-        if tars and (own is not None or not any(name.lower().endswith(EXTENSIONS) for name in listing.sizes)):
-            return _of_tars(path, listing, tars if own is None else own, images.labels)
-        return _labelled(path, Files("folder", path), listing, images.labels)
+        return _of_folder(path, images.labels)
     if path.is_file() and path.suffix.lower() == ".zip":
         return _labelled(path, Files("zip", path), list_zip(path), images.labels)
     if path.is_file() and path.suffix.lower() == ".tar":
@@ -112,19 +107,37 @@ def open_source(
     raise UserError(f"{path}: is neither a folder nor a .zip or .tar file. {_WAY_OUT}")
 
 
-def _own(path: Path, tars: list[str], listing: Listing) -> list[str] | None:
-    """The tars without the levels of sets that `advgen shard` wrote; None if there is no such set."""
-    found = None
-    for name in listing.sizes:
-        data = (path / name).read_bytes() if PurePosixPath(name).name == MANIFEST else b""
-        if b'"index_sha256"' not in data:
-            continue  # another program's
-        folder = PurePosixPath(name).parent
-        named = {str(folder / shard.name) for shard in parse_manifest(data, str(path / name)).shards}
-        if missing := named - listing.sizes.keys():
+def _of_folder(path: Path, labels: str) -> Source:
+    """A source of a folder's images, or of its tars if there are none."""
+    listing = list_folder(path)
+    loose, named = _apart(path, listing)
+    tars = sorted({name for name in loose.sizes if name.lower().endswith(".tar")} | named, key=natural)
+    if tars and not any(name.lower().endswith(EXTENSIONS) and not hidden(name) for name in loose.sizes):
+        if missing := set(tars) - listing.sizes.keys():
             raise UserError(f"{path / min(missing)}: is missing. Copy the folder again, or run `advgen shard` again.")
-        found = [t for t in (tars if found is None else found) if t in named or folder not in PurePosixPath(t).parents]
-    return found
+        return _of_tars(path, listing, tars, labels)
+    source = _labelled(path, Files("folder", path), loose, labels)
+    return replace(source, others=source.others + len(listing.sizes) - len(loose.sizes))
+
+
+def _apart(path: Path, listing: Listing) -> tuple[Listing, set[str]]:
+    """(a folder's files without the sets that `advgen shard` wrote, the tars of these sets without their levels).
+
+    A set among images was made from them; levels hold the same samples again.
+    """
+    named = {PurePosixPath(name).parent: tars for name in listing.sizes if (tars := _named(path, name)) is not None}
+    if not named:
+        return listing, set()
+    loose = {name: n for name, n in listing.sizes.items() if named.keys().isdisjoint(PurePosixPath(name).parents)}
+    return replace(listing, sizes=loose), set().union(*named.values())
+
+
+def _named(path: Path, name: str) -> set[str] | None:
+    """The tars that a manifest of advgen's names; None for other files."""
+    data = (path / name).read_bytes() if PurePosixPath(name).name == MANIFEST else b""
+    if b'"index_sha256"' not in data:
+        return None
+    return {str(PurePosixPath(name).parent / shard.name) for shard in parse_manifest(data, str(path / name)).shards}
 
 
 def _of_tars(path: Path, folder: Listing, tars: list[str], labels: str) -> Source:
@@ -233,7 +246,7 @@ def _paired(images: PairedImages) -> Source:
     for part, (folder, suffix) in folders.items():
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder of {part.replace('_', ' ')}s.")
-        listings[part], found[part] = list_folder(folder), {}
+        listings[part], found[part] = _apart(folder, list_folder(folder))[0], {}
         names, bad = _pictures(listings[part], EXTENSIONS if part == "image" else _OF_MAPS)
         rejected |= {Rejected(os.path.relpath(folder.absolute() / one.name, root), one.reason): None for one in bad}
         for name in names:

@@ -160,6 +160,18 @@ def test_own_sets_are_read_without_their_levels_and_maps(tmp_path: Path) -> None
     assert len(source) == 12 and source.rejected == () and source.others == 12
 
 
+def test_shards_among_their_images_are_none_of_them(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "d", 5)
+    for _ in range(2):  # a finished folder is checked
+        assert main(["shard", str(folder), str(folder / "shards"), "--resolution", "8"]) == 0
+    source = open_source(FolderImages(path=str(folder)))
+    assert names(source) == [f"{n}.png" for n in range(5)] and source.rejected == ()
+    pairs_of(tmp_path, 5)
+    maps = ["--label-maps", str(tmp_path / "lab"), "--label-map-classes", "6"]
+    for _ in range(2):
+        assert main(["shard", str(tmp_path / "img"), str(tmp_path / "img" / "s"), "--resolution", "8", *maps]) == 0
+
+
 def test_of_several_images_of_a_key_the_plain_one_is_taken(tmp_path: Path) -> None:
     files = {name: encoded(picture(n)) for n, name in enumerate(("a.seg.png", "a.png", "b.JPG", "b.seg.png"))}
     tar_of(tmp_path / "a.tar", {**files, "a.cls": b"0", "b.cls": b"1"})
