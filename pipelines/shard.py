@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from advgen.data.config import FolderImages, PairedImages, ShardingConfig
+from advgen.data.duplicates import without_duplicates
 from advgen.data.manifest import Manifest
 from advgen.data.shards import REJECTED, write_shards
 from advgen.data.sources import Source, open_source
@@ -37,7 +38,8 @@ class Arguments:
     channels: Literal[1, 3] = 3
     """1 grey, 3 colour."""
     labels: str = "none"
-    """none, folders (classes from first-level folders), cls (from tars), or a dataset.json or .csv file."""
+    """none, folders (classes from first-level folders), cls (from tars), or a dataset.json or .csv file; cls not
+    with --label-maps."""
     label_maps: str | None = None
     """Folder of label maps, matched by name; the source is then the folder of the images."""
     label_map_classes: int | None = None
@@ -76,9 +78,13 @@ def main(argv: list[str]) -> int:
     if not given.validation:
         _write(source, given.out, shape, given)
         return 0
-    for name, part in split(source, given.validation, by_group=given.validation_by == "group").items():
+    if given.sharding.duplicates == "reject":
+        source = without_duplicates(source)  # before it is divided: one of two would be trained on, the other held out
+    parts = split(source, given.validation, by_group=given.validation_by == "group")
+    for name, part in parts.items():
         if not len(part):
             raise UserError(f"{given.source}: no sample falls to {name}. Take another share, or divide by key.")
+    for name, part in parts.items():
         _write(part, given.out / name, shape, given)
     return 0
 
@@ -89,11 +95,13 @@ def _write(source: Source, out: Path, shape: tuple[int, int], given: Arguments) 
             source, out, resolution=shape, channels=given.channels, config=given.sharding, progress=progress
         )
     console.print(f"{out}: {summary(manifest)}")
+    if source.others:
+        console.print(f"  {source.others:,} other files are no pictures that were asked for, and not read")
     if manifest.rejected:
         reasons = Counter(_kind(line) for line in (out / REJECTED).read_text(encoding="utf-8").splitlines())
         for reason, count in reasons.most_common(5):
-            console.print(f"  left out: {count:,} that {reason}", markup=False)
-        console.print(f"  all of them: {out / REJECTED}", markup=False)
+            console.print(f"  {count:,} left out: each {reason}")
+        console.print(f"  all of them: {out / REJECTED}")
 
 
 def summary(manifest: Manifest) -> str:
@@ -115,7 +123,7 @@ def _kind(line: str) -> str:
     """A reason without the numbers and names that differ from image to image."""
     import json
 
-    return re.sub(r"[0-9]+|\(.*\)|as .*", "...", json.loads(line)["reason"])
+    return re.sub(r"[0-9]+|\(.*\)|(?<= as ).*", "...", json.loads(line)["reason"])
 
 
 def _shape(text: str) -> tuple[int, int]:
@@ -139,4 +147,6 @@ def _images(given: Arguments) -> FolderImages | PairedImages:
     if given.label_map_classes is None:
         raise UserError("--label-maps needs --label-map-classes: ids in the maps are below it.")
     shared = {field.name for field in dataclasses.fields(PairedImages)} - {"path", "kind"}
+    if given.labels == "cls":
+        raise UserError("--labels cls: is for tars. Classes of pairs come from folders, or a .json or .csv file.")
     return PairedImages(path=given.source, **{name: getattr(given, name) for name in shared})

@@ -16,8 +16,9 @@ from advgen.clock import duration
 if TYPE_CHECKING:
     from advgen.watch import Status
 
-_terminal = Console(highlight=False, soft_wrap=True)
-console = _terminal if _terminal.is_terminal else Console(highlight=False, soft_wrap=True, width=120)
+# Names of files may look like markup.
+_terminal = Console(highlight=False, soft_wrap=True, markup=False)
+console = _terminal if _terminal.is_terminal else Console(highlight=False, soft_wrap=True, markup=False, width=120)
 
 
 class Counting:
@@ -34,8 +35,8 @@ class Counting:
         elif time.monotonic() - self._told > 10 or done == total:
             self._told = time.monotonic()
             rate = done / max(self._told - self._began, 1e-9)
-            left = duration((total - done) / max(rate, 1e-9))
-            console.print(f"{self._what}: {done:,} of {total:,}, {rate:,.0f}/s, {left} left")
+            left = f", {rate:,.0f}/s, {duration((total - done) / rate)} left" if done else ""
+            console.print(f"{self._what}: {done:,} of {total:,}{left}")
 
 
 @contextmanager

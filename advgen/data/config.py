@@ -47,6 +47,9 @@ class PairedImages:
     """The folder of the instance maps: an id of 16 or 32 bits a pixel (PNG, TIFF)."""
     line_art: str | None = None
     """The folder of the drawings, in grey."""
+    labels: str = "none"
+    """Class labels of the images besides: 'none', 'folders' (names of the first-level sub-folders), or a .json or .csv
+    file as for a folder of images."""
     ignore_label: int | None = None
     """An id in the label maps that stands for no class; 255 is usual."""
     image_suffix: str = ""
@@ -63,6 +66,8 @@ class PairedImages:
     def __post_init__(self) -> None:
         if not 1 <= self.label_map_classes <= 1 << 16:
             raise ValueError(f"label_map_classes must be 1 to 65,536, not {self.label_map_classes}")
+        if self.labels not in ("none", "folders") and not self.labels.lower().endswith((".json", ".csv")):
+            raise ValueError(f"labels of pairs must be none, folders, or a .json or .csv file, not '{self.labels}'")
 
 
 @configuration
@@ -114,7 +119,7 @@ class ShardingConfig:
     """Smaller versions beside the images, so that a phase at a low resolution need not read and decode the full
     size: 'auto' halves down to 32 pixels."""
     level_quality: int = 90
-    """JPEG quality of the levels of a JPEG; those of other images are lossless."""
+    """JPEG quality of the levels of a JPEG, or its own where that is lower; levels of other images are lossless."""
     on_bad: Literal["fail", "skip"] = "fail"
     """An image that is damaged, lacks a part or stands twice ends the writing, or is left out and listed in
     rejected.jsonl."""
@@ -254,5 +259,5 @@ class DataConfig:
                     f"{name}.images.resolution is {images.resolution}, less than the data's {self.resolution}: "
                     "tiles would be enlarged; make them equal"
                 )
-        if isinstance(images, FolderImages) and self.classes and images.labels == "none":
+        if isinstance(images, FolderImages | PairedImages) and self.classes and images.labels == "none":
             raise ValueError(f"{name}.images.labels is 'none' but classes is {self.classes}; set labels to 'folders'")

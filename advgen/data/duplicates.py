@@ -6,10 +6,12 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from advgen.data.decode import BadImage
-from advgen.data.sources import Item, Read, Source
+from advgen.data.listing import Read, Rejected
+from advgen.data.sources import Item, Source
 
 _HEAD = 4096
 
@@ -35,6 +37,15 @@ def find_duplicates(source: Source, threads: int = 8) -> list[tuple[Item, Item]]
             for same in _split(group, whole(partial(_digest, read), group)):
                 found += [(later, same[0]) for later in same[1:]]
     return sorted(found, key=lambda pair: pair[0].key)
+
+
+def without_duplicates(source: Source) -> Source:
+    """The source without images that stand twice, which are rejected: the first of them stays."""
+    found = find_duplicates(source)
+    later = {item.key for item, _ in found}
+    rejected = tuple(Rejected(item.name, f"has the same bytes as {first.name}") for item, first in found)
+    items = tuple(item for item in source.items if item.key not in later)
+    return replace(source, items=items, rejected=(*source.rejected, *rejected), unique=True)
 
 
 def _grouped(items: Iterable[Item], key) -> list[list[Item]]:  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ RAW_HEIGHT, RAW_FRACTION = 32, 16
 """The smallest stored level is so high, or this part of the images' height where that is more: small beside the images,
 so that its pixels are stored as they are, which no decoder is as fast as. Still smaller ones are means of it."""
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg"}
+_IMAGES = ("PNG", "JPEG", "WEBP")  # a JPEG of several pictures (MPO) is opened as JPEG
+"""Pillow tells formats by the content, and some run other programs: a file.png may be PostScript."""
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -98,11 +101,12 @@ class Fit:
         self._check_ids(label_ids)
         small = {height: box_mean(chw, height) for height in self.levels}
         encoded = self.levels[:-1] if self.raw else self.levels
+        tables = _level_tables(image[1], self.config.level_quality) if encoded and image[0] == "jpg" else None
         return Fitted(
             parts=[image, *(_map_file(part, ids) for part, ids in maps.items())],
             levels=[
                 [
-                    _encoded(np.ascontiguousarray(small[h].transpose(1, 2, 0)), image[0], self.config.level_quality),
+                    _level(np.ascontiguousarray(small[h].transpose(1, 2, 0)), tables),
                     *(_map_file(part, _nearest(part, ids, h)) for part, ids in maps.items()),
                 ]
                 for h in encoded
@@ -117,15 +121,19 @@ class Fit:
         """((extension, bytes) if they can be stored untouched, the upright opaque image, what was changed)."""
         mode = MODES[self.shape.channels]
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=_IMAGES) as image:
                 check_size(image)
-                if getattr(image, "n_frames", 1) > 1:
+                several = image.format == "MPO"  # the first is the picture, the others are previews or a second eye
+                if getattr(image, "n_frames", 1) > 1 and not several:
                     raise BadImage(f"is an animation of {image.n_frames} frames")  # pyright: ignore[reportAttributeAccessIssue]
                 image.load()
                 extension = _EXTENSIONS.get(image.format or "", "")
                 turned = image.getexif().get(_ORIENTATION, 1) != 1
                 transparent = image.has_transparency_data
                 changes = [image.mode] if image.mode != mode else []
+                # Pillow itself reads colours of 16 bits as 8; a PNG's bits stand at byte 24.
+                deep = image.format == "PNG" and data[24] == 16 and not image.mode.startswith("I;16")
+                changes += ["16 bits"] * deep + ["several pictures"] * several
                 changes += ["rotated"] * turned + ["transparent"] * transparent
                 plain = _plain(ImageOps.exif_transpose(image) if turned else image, transparent, mode)
                 same = plain.size == (self.shape.width, self.shape.height) and not changes and extension != ""
@@ -140,7 +148,12 @@ class Fit:
     def _stored(self, untouched: tuple[str, bytes] | None, pixels: NDArray[np.uint8]) -> tuple[str, bytes]:
         if untouched is not None:
             return untouched
-        return _encoded(pixels, "jpg" if self.config.format == "jpeg" else "png", self.config.jpeg_quality, "PNG")
+        out, image = io.BytesIO(), _picture(pixels)
+        if self.config.format == "jpeg":
+            image.save(out, "JPEG", quality=self.config.jpeg_quality)
+            return "jpg", out.getvalue()
+        image.save(out, "PNG")
+        return "png", out.getvalue()
 
     def _fitted(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
         """Cut to the shape's proportions and resized."""
@@ -161,7 +174,7 @@ class Fit:
     def _map(self, part: str, data: bytes, size: tuple[int, int]) -> NDArray[np.int32]:
         """A map int32 [h, w], or line art uint8 values in it, of the shape."""
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=(*_IMAGES, "TIFF", "BMP")) as image:
                 check_size(image)
                 image.load()
                 if image.size != size:
@@ -205,18 +218,36 @@ def _nearest(part: str, ids: NDArray[np.int32], height: int) -> NDArray[np.int32
     return ids[step // 2 :: step, step // 2 :: step]
 
 
-def _encoded(pixels: NDArray[np.uint8], extension: str, quality: int, lossless: str = "WEBP") -> tuple[str, bytes]:
-    """uint8 [h, w, 3] or [h, w(, 1)] as JPEG, or else lossless."""
-    image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
+    """uint8 [h, w, 3] or [h, w(, 1)] as Pillow's."""
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+
+
+def _level(pixels: NDArray[np.uint8], tables: list[list[int]] | None) -> tuple[str, bytes]:
+    """uint8 [h, w, 3 or 1] as JPEG with these quantisation tables, or else lossless."""
     out = io.BytesIO()
-    if extension == "jpg":
-        image.save(out, "JPEG", quality=quality)
+    if tables is not None:
+        _picture(pixels).save(out, "JPEG", qtables=tables)
         return "jpg", out.getvalue()
-    if lossless == "PNG":
-        image.save(out, "PNG")
-        return "png", out.getvalue()
-    image.save(out, "WEBP", lossless=True, quality=20, method=1)  # a third of the time for a twentieth more bytes
+    # A third of the time for a twentieth more bytes.
+    _picture(pixels).save(out, "WEBP", lossless=True, quality=20, method=1)
     return "webp", out.getvalue()
+
+
+def _level_tables(data: bytes, quality: int) -> list[list[int]]:
+    """Tables of a JPEG's levels, for brightness and colours: of a quality, but nowhere finer than its own."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        own = [image.quantization.get(layer[3], [1] * 64) for layer in image.layer[:2]]  # pyright: ignore[reportAttributeAccessIssue]
+    wanted = _tables(quality)[: len(own)]
+    return [[min(255, max(pair)) for pair in zip(*both, strict=True)] for both in zip(own, wanted, strict=True)]
+
+
+@lru_cache
+def _tables(quality: int) -> list[list[int]]:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG", quality=quality)
+    with Image.open(out, formats=("JPEG",)) as image:
+        return [image.quantization[number] for number in (0, 1)]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _plain(image: Image.Image, transparent: bool, mode: str) -> Image.Image:

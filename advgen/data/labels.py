@@ -41,11 +41,14 @@ class Labels:
         """
         known = {text.strip() for text in texts.values()}
         if all(text.isascii() and text.isdigit() for text in known) and known:
-            highest = max(int(text) for text in known)
-            if highest >= 1 << 16:
-                raise UserError(f"{where}: has label {highest}; labels are the numbers of classes, from 0 on.")
+            digits = {text: text.lstrip("0") or "0" for text in known}
+            longest = max(digits.values(), key=lambda some: (len(some), some))  # int() refuses thousands of digits
+            if len(longest) > 5 or int(longest) >= 1 << 16:
+                shown = longest if len(longest) < 20 else f"{longest[:9]}... ({len(longest):,} digits)"
+                raise UserError(f"{where}: has label {shown}; labels are the numbers of classes, from 0 on.")
+            highest = int(longest)
             classes = tuple(str(number) for number in range(highest + 1))
-            numbers = {text: int(text) for text in known}
+            numbers = {text: int(some) for text, some in digits.items()}
         else:
             classes = tuple(sorted(known))
             numbers = {text: number for number, text in enumerate(classes)}

@@ -20,8 +20,9 @@ import pydantic
 
 from advgen.data.decode import BadImage
 from advgen.data.fitting import Fit, Fitted
+from advgen.data.listing import Files, Rejected
 from advgen.data.manifest import Shard
-from advgen.data.sources import Files, Item, Rejected
+from advgen.data.sources import Item
 from advgen.data.tars import TarWriter, write_array
 from advgen.errors import UserError
 from advgen.files import write_json

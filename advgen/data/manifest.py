@@ -71,6 +71,7 @@ class Manifest:
         changed: how many images were converted, by what was done.
         rejected: how many were left out; ``rejected.jsonl`` lists them.
         tool: names and versions of the programs that wrote the shards.
+        duplicates: whether images of the same bytes were looked for: "reject" or "keep". Older sets do not say.
     """
 
     version: int
@@ -89,11 +90,12 @@ class Manifest:
     changed: dict[str, int]
     rejected: int
     tool: str
+    duplicates: str = "reject"
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over what a run depends on: the samples, and not how they came about."""
-        told = ("crop", "resize_filter", "enlarged", "changed", "rejected", "tool")
+        told = ("crop", "resize_filter", "enlarged", "changed", "rejected", "tool", "duplicates")
         values = {name: value for name, value in plain(self).items() if name not in told}
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from advgen.data.config import ShardingConfig
-from advgen.data.duplicates import find_duplicates
+from advgen.data.duplicates import without_duplicates
 from advgen.data.fitting import RAW_FRACTION, RAW_HEIGHT, Fit, Shape
 from advgen.data.folders import exclusive
+from advgen.data.listing import Rejected
 from advgen.data.making import Job, Made, make_all
 from advgen.data.manifest import (
     MANIFEST,
@@ -30,7 +32,7 @@ from advgen.data.manifest import (
     index_name,
     parse_manifest,
 )
-from advgen.data.sources import Item, Rejected, Source
+from advgen.data.sources import Item, Source
 from advgen.errors import UserError
 from advgen.files import sha256, sync_folder, write_json, write_text
 from advgen.seeds import key_of, permutation
@@ -102,7 +104,7 @@ def write_shards(
         label_map_classes=source.label_map_classes,
         ignore_label=source.ignore_label,
     )
-    with exclusive(out, what="shards") as partial:
+    with _room(out), exclusive(out, what="shards") as partial:
         plan = _plan(source, fit)
         folder = _folder(out, partial, plan)
         source, rejected = _sorted_out(source, config)
@@ -118,6 +120,20 @@ def write_shards(
             )
         _finish(folder, out, manifest, rejected, jobs)
     return manifest
+
+
+@contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """Tell of a full disk which folder it is, and that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}). Free the disk: the same command goes on from the shards "
+            "that are done. Or name a folder on another disk."
+        ) from None
 
 
 def _plan(source: Source, fit: Fit) -> dict[str, Any]:
@@ -179,11 +195,9 @@ def _read_plan(folder: Path) -> Any:
 
 def _sorted_out(source: Source, config: ShardingConfig) -> tuple[Source, list[Rejected]]:
     """The source without what is bad before anything is decoded."""
+    if config.duplicates == "reject" and not source.unique:
+        source = without_duplicates(source)
     rejected = list(source.rejected)
-    if config.duplicates == "reject":
-        rejected += [
-            Rejected(item.name, f"has the same bytes as {first.name}") for item, first in find_duplicates(source)
-        ]
     if rejected and config.on_bad == "fail":
         first = rejected[0]
         more = f" ({len(rejected)} such files)" if len(rejected) > 1 else ""
@@ -192,8 +206,7 @@ def _sorted_out(source: Source, config: ShardingConfig) -> tuple[Source, list[Re
             f"{source.where}: {first.name} {first.reason}{more}. Mend it, or leave out all that is bad: "
             f"--on-bad skip{keep}."
         )
-    left_out = {bad.name for bad in rejected}
-    return replace(source, items=tuple(i for i in source.items if i.name not in left_out)), rejected
+    return source, rejected
 
 
 def _jobs(source: Source, folder: Path, fit: Fit) -> list[Job]:
@@ -233,6 +246,7 @@ def _manifest(source: Source, fit: Fit, made: list[Made], rejected: int) -> Mani
         changed=changed,
         rejected=rejected,
         tool=_tool(),
+        duplicates=fit.config.duplicates,
     )
 
 

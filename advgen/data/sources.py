@@ -1,28 +1,27 @@
-"""Images before they are sharded: folders, .zip files and tars, listed in a stable order and read by name."""
+"""Images before they are sharded: what is a sample among the files of a place, in a stable order."""
 
 from __future__ import annotations
 
 import os
-import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from advgen.data.config import EarthTiles, FolderImages, PairedImages
 from advgen.data.decode import BadImage
 from advgen.data.labels import Labels, read_table
-from advgen.data.tars import check_name, members
+from advgen.data.listing import Files, Listing, Rejected, hidden, list_folder, list_tars, list_zip, natural
+from advgen.data.manifest import MANIFEST, PARTS, parse_manifest
 from advgen.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
-MAX_BYTES = 1 << 30
-"""A file of more bytes is no image; one in a .zip may say that it is small and grow without end."""
+_OF_MAPS = (*EXTENSIONS, ".tif", ".tiff", ".bmp")
+_PICTURES = (
+    *(".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".ppm"),
+    *(".pgm", ".pbm", ".pnm", ".tga", ".psd", ".exr", ".hdr", ".ico", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
+)
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _WAY_OUT = "Give a folder or .zip of images in images.path, or use `kind: earth` for tiles of the Earth."
-
-Read = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -47,38 +46,6 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Files:
-    """Where files are read from; may be sent to another process.
-
-    Attributes:
-        kind: "folder", "zip" or "tar".
-        path: the folder, the .zip, or the folder of the tars.
-    """
-
-    kind: str
-    path: Path
-
-    @contextmanager
-    def opened(self) -> Iterator[Read]:
-        """Give the function that reads a file by its name; it raises BadImage."""
-        if self.kind == "zip":
-            with zipfile.ZipFile(self.path) as archive:
-                yield lambda name: _guarded(lambda: _from_archive(archive, name))
-        elif self.kind == "tar":
-            yield lambda name: _guarded(lambda: _from_tar(self.path, name))
-        else:
-            yield lambda name: _guarded(lambda: _from_file(self.path / name))
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A file that is left out, and why (the end of a sentence)."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Source:
     """A collection of samples in a stable order.
 
@@ -91,6 +58,8 @@ class Source:
         rejected: what can be seen to be bad before anything is decoded.
         label_map_classes: ids of label maps are below; None without.
         ignore_label: an id that is allowed besides.
+        others: how many files are no pictures (tables, notes, what systems leave behind), or of parts not asked for.
+        unique: whether images that stand twice were looked for, and rejected.
     """
 
     where: str
@@ -101,6 +70,8 @@ class Source:
     rejected: tuple[Rejected, ...] = ()
     label_map_classes: int | None = None
     ignore_label: int | None = None
+    others: int = 0
+    unique: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -128,41 +99,96 @@ def open_source(
     if not path.exists():
         raise UserError(f"{path}: does not exist. {_WAY_OUT}")
     if path.is_dir():
-        files = _walk(path)
-        tars = [name for name in files if name.lower().endswith(".tar")]
-        if tars and not any(name.lower().endswith(EXTENSIONS) for name in files):
-            return _labelled(path, Files("tar", path), *_tar_files(path, sorted(tars, key=_natural)), images.labels)
-        return _labelled(path, Files("folder", path), files, {}, images.labels)
-    if path.suffix.lower() == ".zip":
-        return _labelled(path, Files("zip", path), _zip_files(path), {}, images.labels)
-    if path.suffix.lower() == ".tar":
-        return _labelled(path, Files("tar", path.parent), *_tar_files(path.parent, [path.name]), images.labels)
+        return _of_folder(path, images.labels)
+    if path.is_file() and path.suffix.lower() == ".zip":
+        return _labelled(path, Files("zip", path), list_zip(path), images.labels)
+    if path.is_file() and path.suffix.lower() == ".tar":
+        return _labelled(path, Files("tar", path.parent), list_tars(path.parent, [path.name]), images.labels)
     raise UserError(f"{path}: is neither a folder nor a .zip or .tar file. {_WAY_OUT}")
 
 
-def _labelled(path: Path, place: Files, files: dict[str, int], tokens: dict[str, str], labels: str) -> Source:
-    """A source of all images among the files (name to size); tokens tell how to read a name, where not by itself."""
-    shown = [name for name in files if not _hidden(name)]
+def _of_folder(path: Path, labels: str) -> Source:
+    """A source of a folder's images, or of its tars if there are none."""
+    listing = list_folder(path)
+    loose, named = _apart(path, listing)
+    tars = sorted({name for name in loose.sizes if name.lower().endswith(".tar")} | named, key=natural)
+    if tars and not any(name.lower().endswith(EXTENSIONS) and not hidden(name) for name in loose.sizes):
+        if missing := set(tars) - listing.sizes.keys():
+            raise UserError(f"{path / min(missing)}: is missing. Copy the folder again, or run `advgen shard` again.")
+        return _of_tars(path, listing, tars, labels)
+    source = _labelled(path, Files("folder", path), loose, labels)
+    return replace(source, others=source.others + len(listing.sizes) - len(loose.sizes))
+
+
+def _apart(path: Path, listing: Listing) -> tuple[Listing, set[str]]:
+    """(a folder's files without the sets that `advgen shard` wrote, the tars of these sets without their levels).
+
+    A set among images was made from them; levels hold the same samples again.
+    """
+    named = {PurePosixPath(name).parent: tars for name in listing.sizes if (tars := _named(path, name)) is not None}
+    if not named:
+        return listing, set()
+    loose = {name: n for name, n in listing.sizes.items() if named.keys().isdisjoint(PurePosixPath(name).parents)}
+    return replace(listing, sizes=loose), set().union(*named.values())
+
+
+def _named(path: Path, name: str) -> set[str] | None:
+    """The tars that a manifest of advgen's names; None for other files."""
+    data = (path / name).read_bytes() if PurePosixPath(name).name == MANIFEST else b""
+    if b'"index_sha256"' not in data:
+        return None
+    return {str(PurePosixPath(name).parent / shard.name) for shard in parse_manifest(data, str(path / name)).shards}
+
+
+def _of_tars(path: Path, folder: Listing, tars: list[str], labels: str) -> Source:
+    """A source of tars; other pictures and archives of their folder are rejected."""
+    inside = list_tars(path, tars)
+    beside = [name for name in folder.sizes if not hidden(name) and name.lower().endswith((*EXTENSIONS, *_PICTURES))]
+    packed = [n for n in folder.sizes if not hidden(n) and n.lower().endswith(_ARCHIVES) and not n.endswith(".tar")]
+    rejected = [Rejected(name, "lies beside tars of images, and is not read") for name in (*beside, *packed)]
+    listing = Listing(inside.sizes, inside.tokens, (*folder.rejected, *rejected, *inside.rejected))
+    return _labelled(path, Files("tar", path), listing, labels)
+
+
+def _pictures(listing: Listing, endings: tuple[str, ...], tar: bool = False) -> tuple[list[str], list[Rejected]]:
+    """(names of what is read, in natural order; what a person may think was read, too, and was not)."""
+    names, rejected = [], list(listing.rejected)
+    for name in sorted((name for name in listing.sizes if not hidden(name)), key=natural):
+        lower = name.lower()
+        if lower.endswith(endings):
+            # A sample's key in a tar ends at the first dot.
+            extension = PurePosixPath(lower).name.partition(".")[2]
+            if not tar or f".{extension}" in endings:
+                names.append(name)
+            elif extension not in {f"{part}.png" for part in PARTS[1:]}:
+                rejected.append(
+                    Rejected(name, f"is another part of its sample (.{extension}); KEY.png or KEY.jpg is read")
+                )
+        elif lower.endswith(_PICTURES):
+            rejected.append(Rejected(name, "is a picture of a kind that is not read: convert it to PNG, JPEG or WebP"))
+        elif lower.endswith(_ARCHIVES):
+            rejected.append(
+                Rejected(name, "is an archive among other files, and is not read: unpack it, or give it alone")
+            )
+    return names, rejected
+
+
+def _labelled(path: Path, place: Files, listing: Listing, labels: str) -> Source:
+    """A source of all images among the files."""
+    names, rejected = _pictures(listing, EXTENSIONS, place.kind == "tar")
+    shown = [name for name in listing.sizes if not hidden(name)]
+    first = f"; the first that is left out: {rejected[0].name} {rejected[0].reason}" if rejected else ""
     if not shown:
-        raise UserError(f"{path}: is empty. {_WAY_OUT}")
-    names = sorted((name for name in shown if name.lower().endswith(EXTENSIONS)), key=_natural)
+        raise UserError(f"{path}: is empty{first}. {_WAY_OUT}")
     if not names:
         others = ", ".join(sorted({PurePosixPath(name).suffix or PurePosixPath(name).name for name in shown})[:5])
         raise UserError(
-            f"{path}: holds no PNG, JPEG or WebP image (its {len(shown)} files: {others}). "
+            f"{path}: holds no PNG, JPEG or WebP image (its {len(shown)} files: {others}){first}. "
             "Convert them, or give another place in images.path."
         )
-    known = _labels_of(path, place, names, files, tokens, labels)
-    listed = set(names)
-    rejected = (
-        [
-            Rejected(name, "stands in the labels' table, but there is no such image")
-            for name in known.label
-            if name not in listed
-        ]
-        if known.table
-        else []
-    )
+    others = len(listing.sizes) - len(names) - len({bad.name for bad in rejected} & listing.sizes.keys())
+    known = _labels_of(path, place, names, listing, labels)
+    rejected += _strangers(known, names, rejected)
     items: list[Item] = []
     for number, name in enumerate(names):
         label = known.label.get(name)
@@ -170,19 +196,28 @@ def _labelled(path: Path, place: Files, files: dict[str, int], tokens: dict[str,
             rejected.append(Rejected(name, f"has no label in {known.table or 'its tar'}"))
             continue
         group = known.group.get(name) or str(PurePosixPath(name).parent)
-        items.append(Item(f"{number:08d}", name, (tokens.get(name, name),), files[name], label, group))
-    return Source(str(path), place, tuple(items), known.classes, rejected=tuple(rejected))
+        token = listing.tokens.get(name, name)
+        items.append(Item(f"{number:08d}", name, (token,), listing.sizes[name], label, group))
+    if labels == "cls":
+        others -= len(names)  # a label each
+    return Source(str(path), place, tuple(items), known.classes, rejected=tuple(rejected), others=max(0, others))
 
 
-def _labels_of(
-    path: Path, place: Files, names: list[str], files: dict[str, int], tokens: dict[str, str], labels: str
-) -> Labels:
+def _strangers(known: Labels, names: Iterable[str], rejected: list[Rejected]) -> list[Rejected]:
+    """What a table names and is not there."""
+    told = {*names, *(bad.name for bad in rejected)}
+    reason = "stands in the labels' table, but there is no such image"
+    return [Rejected(name, reason) for name in known.label if name not in told] if known.table else []
+
+
+def _labels_of(path: Path, place: Files, names: list[str], listing: Listing, labels: str) -> Labels:
     if labels == "none":
         return Labels()
     if labels == "folders":
         classes = _classes(str(path), names)
         numbers = {name: number for number, name in enumerate(classes)}
         return Labels(classes, {name: numbers[name.partition("/")[0]] for name in names})
+    files, tokens = listing.sizes, listing.tokens
     with place.opened() as read:
         if labels == "cls":
             found = {name: f"{_stem(name)}.cls" for name in names}
@@ -205,111 +240,66 @@ def _paired(images: PairedImages) -> Source:
     }
     folders = {part: (Path(path).expanduser(), suffix) for part, (path, suffix) in given.items() if path}
     root = Path(os.path.commonpath([folder.absolute() for folder, _ in folders.values()]))
-    found: dict[str, dict[str, tuple[str, int]]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
+    listings: dict[str, Listing] = {}
+    rejected: dict[Rejected, None] = {}  # a folder of several parts tells its files once
     for part, (folder, suffix) in folders.items():
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder of {part.replace('_', ' ')}s.")
-        endings = EXTENSIONS if part == "image" else (*EXTENSIONS, ".tif", ".tiff", ".bmp")
-        found[part] = {}
-        for name, size in _walk(folder).items():
-            stem = _stem(name)
-            if not _hidden(name) and name.lower().endswith(endings) and stem.endswith(suffix):
-                token = os.path.relpath(folder.absolute() / name, root)
-                found[part][stem.removesuffix(suffix)] = (token, size)
-    items, rejected = [], []
-    for number, stem in enumerate(sorted(set().union(*found.values()), key=_natural)):
+        listings[part], found[part] = _apart(folder, list_folder(folder))[0], {}
+        names, bad = _pictures(listings[part], EXTENSIONS if part == "image" else _OF_MAPS)
+        rejected |= {Rejected(os.path.relpath(folder.absolute() / one.name, root), one.reason): None for one in bad}
+        for name in names:
+            if _stem(name).endswith(suffix):
+                found[part].setdefault(_stem(name).removesuffix(suffix), []).append(name)
+    known = _labels_of(
+        folders["image"][0],
+        Files("folder", folders["image"][0]),
+        [name for names in found["image"].values() for name in names],
+        listings["image"],
+        images.labels,
+    )
+    tokens = {
+        part: {
+            stem: [os.path.relpath(folder.absolute() / name, root) for name in names] for stem, names in some.items()
+        }
+        for (part, some), (folder, _) in zip(found.items(), folders.values(), strict=True)
+    }
+    items: list[Item] = []
+    for number, stem in enumerate(sorted(set().union(*found.values()), key=natural)):
+        double = [names for part in folders if len(names := tokens[part].get(stem, [])) > 1]
         lacking = [part.replace("_", " ") for part in folders if stem not in found[part]]
-        if lacking:
-            rejected.append(Rejected(stem, f"has no {' and no '.join(lacking)}"))
-            continue
-        files = tuple(found[part][stem][0] for part in folders)
-        group = str(PurePosixPath(stem).parent)
-        items.append(Item(f"{number:08d}", files[0], files, found["image"][stem][1], None, group))
+        name = found["image"][stem][0] if stem in found["image"] else stem
+        if double or lacking:
+            reason = f"stands for several files: {', '.join(double[0])}" if double else ""
+            rejected[Rejected(stem, reason or f"has no {' and no '.join(lacking)}")] = None
+        elif known.classes and name not in known.label:
+            rejected[Rejected(tokens["image"][stem][0], f"has no label in {known.table}")] = None
+        else:
+            files = tuple(tokens[part][stem][0] for part in folders)
+            group = known.group.get(name) or str(PurePosixPath(stem).parent)
+            size, label = listings["image"].sizes[name], known.label.get(name)
+            items.append(Item(f"{number:08d}", files[0], files, size, label, group))
+    strangers = _strangers(known, (name for names in found["image"].values() for name in names), [])
+    bad = [*rejected, *strangers]
     if not items:
         raise UserError(
-            f"{images.path}: no image has all its parts; the first: {rejected[0].name if rejected else '-'}"
-            f" {rejected[0].reason if rejected else 'is not there'}."
+            f"{images.path}: no image has all its parts; the first: {bad[0].name if bad else '-'}"
+            f" {bad[0].reason if bad else 'is not there'}."
         )
+    everything = {os.path.relpath(folders[p][0].absolute() / n, root) for p in folders for n in listings[p].sizes}
+    used = {name for some in tokens.values() for names in some.values() for name in names}
     return Source(
         images.path,
         Files("folder", root),
         tuple(items),
-        (),
+        known.classes,
         tuple(folders),
-        tuple(rejected),
+        tuple(bad),
         images.label_map_classes,
         images.ignore_label,
+        others=len(everything - used - {one.name for one in bad}),
     )
-
-
-def _walk(folder: Path) -> dict[str, int]:
-    """Relative names of all files and their sizes."""
-    sizes: dict[str, int] = {}
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        # Links are followed (classes are often linked together), each real folder once, so that circles end.
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort(key=_natural)
-        for file in files:
-            path = Path(parent) / file
-            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size if path.exists() else 0
-    return sizes
-
-
-def _zip_files(path: Path) -> dict[str, int]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is no readable .zip file ({error}). Copy or download it again.") from None
-    for name in sizes:
-        check_name(str(path), name)
-    return sizes
-
-
-def _tar_files(folder: Path, tars: list[str]) -> tuple[dict[str, int], dict[str, str]]:
-    """Names "tar/member" with their sizes, and how each is read."""
-    sizes, tokens = {}, {}
-    for tar in tars:
-        for member in members(folder / tar):
-            name = f"{tar.removesuffix('.tar')}/{member.name}"
-            sizes[name] = member.size
-            tokens[name] = f"{member.offset} {member.size} {tar}"
-    return sizes, tokens
-
-
-def _guarded(read: Callable[[], bytes]) -> bytes:
-    try:
-        return read()
-    except (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile, KeyError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BadImage(f"cannot be read ({why})") from None
-
-
-def _from_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            raise BadImage(f"is larger than {MAX_BYTES:,} bytes")
-        return file.read()
-
-
-def _from_archive(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise BadImage(f"says it is larger than {MAX_BYTES:,} bytes")
-    with archive.open(name) as file:
-        return file.read(MAX_BYTES)  # zipfile gives no more than the entry says, and checks its CRC
-
-
-def _from_tar(folder: Path, token: str) -> bytes:
-    offset, size, tar = token.split(" ", 2)
-    if int(size) > MAX_BYTES:
-        raise BadImage(f"says it is larger than {MAX_BYTES:,} bytes")
-    with (folder / tar).open("rb") as file:
-        return os.pread(file.fileno(), int(size), int(offset))
 
 
 def _stem(name: str) -> str:
@@ -323,21 +313,13 @@ def _classes(where: str, names: list[str]) -> tuple[str, ...]:
             f"{where}: {loose} lies in no sub-folder, so it has no class. "
             "Put every image into the folder of its class, or set images.labels to 'none'."
         )
-    classes = tuple(sorted({name.partition("/")[0] for name in names}, key=_natural))
+    classes = tuple(sorted({name.partition("/")[0] for name in names}, key=natural))
+    strange = next((name for name in classes if name.encode("utf-8", "replace").decode() != name), None)
+    if strange is not None:
+        raise UserError(f"{where}: the folder {strange!r} has a name that is no UTF-8, and gives a class. Rename it.")
     if len(classes) == 1:
         raise UserError(
             f"{where}: all images lie in one folder ({classes[0]}), which is only one class. "
             f"Give the place that holds the folders of the classes, or set images.labels to 'none'."
         )
     return classes
-
-
-def _hidden(name: str) -> bool:
-    """Files that systems leave behind: ``.DS_Store``, ``__MACOSX/``."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Numbers sort by value; the name itself settles what is left (``1.png`` and ``01.png``)."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part], name

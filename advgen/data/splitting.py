@@ -22,10 +22,12 @@ def split(source: Source, share: float, *, by_group: bool) -> dict[str, Source]:
 
     def held(item: Item) -> bool:
         # Names are hashed with 64 bits; nothing but the name and the share decides.
-        return key_of(0, "validation", item.group if by_group else item.name) < share * 2.0**64
+        name = item.group if by_group else item.name
+        # A name of a file need not be UTF-8.
+        return key_of(0, "validation", name.encode("utf-8", "backslashreplace").decode()) < share * 2.0**64
 
     chosen = {item.key for item in source.items if held(item)}
     return {
         "train": replace(source, items=tuple(item for item in source.items if item.key not in chosen)),
-        "validation": replace(source, items=tuple(i for i in source.items if i.key in chosen), rejected=()),
+        "validation": replace(source, items=tuple(i for i in source.items if i.key in chosen), rejected=(), others=0),
     }

@@ -6,6 +6,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,8 @@ class TarWriter:
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._file.close()
+        with suppress(OSError):  # a full disk fails once more for what is buffered
+            self._file.close()
         self._atomic.__exit__(RuntimeError, RuntimeError("aborted"), None)
 
 
@@ -93,8 +95,12 @@ def write_array(folder: Path, name: str, pixels: NDArray[np.uint8]) -> Shard:
     )
 
 
-def members(path: Path) -> Iterator[Member]:
+def members(path: Path, links: list[str] | None = None) -> Iterator[Member]:
     """The regular files of a tar, in its order. Nothing is extracted.
+
+    Args:
+        path: the tar.
+        links: gets the names of links, pipes and devices, which are not followed.
 
     Raises:
         UserError: the file is damaged or cut short, an entry says it is larger than what follows, something follows the
@@ -107,6 +113,8 @@ def members(path: Path) -> Iterator[Member]:
                 size = entry.size if entry.isfile() else 0
                 end = entry.offset_data + size + -size % tarfile.BLOCKSIZE
                 if not entry.isfile():
+                    if links is not None and not entry.isdir():
+                        links.append(entry.name)
                     continue
                 if entry.issparse():
                     raise UserError(f"{path}: {entry.name!r} is stored with holes, which is not read. Pack it again.")

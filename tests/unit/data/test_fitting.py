@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -63,22 +65,69 @@ def test_unusual_kinds_by_rule() -> None:
     assert (pixels_of(deep, 1) == 40_000 >> 8).all() and deep.changes == ("I;16",)
     clear = fit(encoded(np.zeros((8, 8, 4), np.uint8)), 8, 3)
     assert (pixels_of(clear) == 255).all() and clear.changes == ("RGBA", "transparent")
-    for mode in ("CMYK", "P", "L"):
+    for mode, format in (("CMYK", "JPEG"), ("P", "PNG"), ("L", "PNG")):
         out = io.BytesIO()
-        Image.new("RGB", (8, 8), (200, 40, 90)).convert(mode).save(out, "TIFF")
+        Image.new("RGB", (8, 8), (200, 40, 90)).convert(mode).save(out, format)
         fitted = fit(out.getvalue(), 8, 3)
         assert fitted.changes == (mode,)
         assert mode == "L" or np.abs(pixels_of(fitted)[:, 0, 0].astype(int) - [200, 40, 90]).max() < 30
     assert fit(encoded(picture(1, 8)), 16, 3).enlarged
-    out = io.BytesIO()
-    Image.new("F", (8, 8)).save(out, "TIFF")
-    with pytest.raises(BadImage, match="32 bits"):
-        fit(out.getvalue(), 8, 3)
+    for format in ("TIFF", "EPS", "GIF"):  # whatever the file is called
+        out = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(out, format)
+        with pytest.raises(BadImage, match="no image of a known format"):
+            fit(out.getvalue(), 8, 3)
     out = io.BytesIO()
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:])
     with pytest.raises(BadImage, match="animation"):
         fit(out.getvalue(), 8, 3)
+
+
+def png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """uint16 [h, w, 3] as PNG, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_16_bits_are_cut_to_8_and_counted() -> None:
+    deep = np.random.RandomState(0).randint(0, 1 << 16, (8, 8, 3)).astype(np.uint16)
+    fitted = fit(png_of_16_bits(deep), 8, 3)
+    assert fitted.changes == ("16 bits",) and fitted.parts[0][1][24] == 8
+    assert (pixels_of(fitted) == (deep >> 8).transpose(2, 0, 1)).all()
+
+
+def test_of_several_pictures_in_a_jpeg_the_first_is_taken() -> None:
+    first, out = Image.fromarray(picture(1, 16)), io.BytesIO()
+    first.save(out, "MPO", save_all=True, append_images=[Image.fromarray(picture(2, 16))])
+    fitted = fit(out.getvalue(), 16, 3)
+    assert fitted.changes == ("several pictures",)
+    assert (pixels_of(fitted) == decode(out.getvalue(), 3)).all()
+
+
+@pytest.mark.parametrize(("quality", "channels"), [(60, 3), (75, 3), (75, 1), (95, 3)])
+def test_a_level_of_a_jpeg_is_nowhere_finer_than_its_source(quality: int, channels: int) -> None:
+    def tables(data: bytes) -> dict[int, list[int]]:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.quantization  # pyright: ignore[reportAttributeAccessIssue]
+
+    out, at_90 = io.BytesIO(), io.BytesIO()
+    source = Image.fromarray(picture(0, 128, channels))
+    source.save(out, "JPEG", quality=quality)
+    source.save(at_90, "JPEG", quality=90)
+    make = Fit(Shape(128, 128, channels), ShardingConfig(), (64, 32), raw=True)
+    level = make({"image": out.getvalue()}).levels[0][0][1]
+    assert tables(level) == tables(out.getvalue() if quality < 90 else at_90.getvalue())
+    assert make({"image": out.getvalue()}).levels[0][0][1] == level
+    stored = Fit(Shape(128, 128, channels), ShardingConfig(format="jpeg", jpeg_quality=50), (64, 32), raw=True)(
+        {"image": encoded(picture(0, 128, channels))}
+    )
+    assert tables(stored.levels[0][0][1]) == tables(stored.parts[0][1])
 
 
 def test_upright_by_exif() -> None:
@@ -112,7 +161,9 @@ def test_a_bomb_is_bad_without_a_warning() -> None:
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_levels_are_means_of_the_pixels(format: str) -> None:
     smooth = Image.fromarray(picture(0, 8)).resize((128, 128), Image.Resampling.BICUBIC)
-    data = encoded(np.asarray(smooth), format)
+    out = io.BytesIO()
+    smooth.save(out, format, quality=95)
+    data = out.getvalue()
     fitted = Fit(Shape(128, 128, 3), ShardingConfig(level_quality=95), (64, 32), raw=True)({"image": data})
     stored = decode(data, 3)
     (level,) = fitted.levels
@@ -157,3 +208,6 @@ def test_parts_are_cut_and_resized_alike() -> None:
     assert "label_map: has 8 x 8 pixels, its image 32 x 16" in bad(label_map=encoded(np.zeros((8, 8), np.uint8)))
     assert "instance_map: has colours" in bad(instance_map=encoded(image))
     assert bad(line_art=encoded(image)[:60]).startswith("line_art: ")
+    out = io.BytesIO()
+    Image.new("F", (32, 16)).save(out, "TIFF")
+    assert "32 bits" in bad(line_art=out.getvalue())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from advgen.data import sources
+from advgen.data import listing
 from advgen.data.config import FolderImages
 from advgen.data.decode import BadImage
 from advgen.data.sources import open_source
@@ -91,7 +91,7 @@ def test_links_and_devices_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_zip_that_grows_without_end_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(listing, "MAX_BYTES", 1 << 20)
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(8 << 20))
