@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -174,26 +176,17 @@ class Fit:
     def _map(self, part: str, data: bytes, size: tuple[int, int]) -> NDArray[np.int32]:
         """A map int32 [h, w], or line art uint8 values in it, of the shape."""
         try:
-            with Image.open(io.BytesIO(data), formats=(*_IMAGES, "TIFF", "BMP")) as image:
-                check_size(image)
-                image.load()
-                if image.size != size:
-                    raise BadImage(
-                        f"{part}: has {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}"
-                    )
-                if part == "line_art":
+            if part == "line_art":
+                with _opened_map(data) as image:
                     grey = _plain(image, image.has_transparency_data, "L")
-                    return np.asarray(self._fitted(grey, FILTERS[self.config.resize_filter])).astype(np.int32)
-                if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
-                    raise BadImage(f"{part}: has colours ({image.mode}); ids in grey of 8, 16 or 32 bits are needed")
-                ids = np.asarray(image).astype(np.int64)
-        except BadImage:
-            raise
-        except Exception as error:
-            raise BadImage(f"{part}: {reason(error, data)}") from None
-        if ids.min(initial=0) < 0 or ids.max(initial=0) >= 1 << 31:
-            raise BadImage(f"{part}: has ids outside 0 to 2^31 - 1")
-        return np.asarray(self._fitted(Image.fromarray(ids.astype(np.int32)), Image.Resampling.NEAREST))
+                    resample = FILTERS[self.config.resize_filter]
+            else:
+                grey, resample = Image.fromarray(read_ids(data)), Image.Resampling.NEAREST
+            if grey.size != size:
+                raise BadImage(f"has {grey.width} x {grey.height} pixels, its image {size[0]} x {size[1]}")
+        except BadImage as error:
+            raise BadImage(f"{part}: {error}") from None
+        return np.asarray(self._fitted(grey, resample)).astype(np.int32)
 
     def _check_ids(self, ids: NDArray[np.int32]) -> None:
         if self.label_map_classes is None:
@@ -201,6 +194,37 @@ class Fit:
         wrong = [int(i) for i in ids if i >= self.label_map_classes and i != self.ignore_label]
         if wrong:
             raise BadImage(f"label_map: has ids {wrong[:5]}, outside 0 to {self.label_map_classes - 1}")
+
+
+def read_ids(data: bytes) -> NDArray[np.int32]:
+    """A label or instance map as people have them: grey of 8, 16 or 32 bits, or a palette; PNG, TIFF, BMP.
+
+    Returns:
+        int32 [h, w], not negative.
+
+    Raises:
+        BadImage: the bytes are no such map.
+    """
+    with _opened_map(data) as image:
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+            raise BadImage(f"has colours ({image.mode}); ids in grey of 8, 16 or 32 bits are needed")
+        ids = np.asarray(image).astype(np.int64)
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= 1 << 31:
+        raise BadImage("has ids outside 0 to 2^31 - 1")
+    return ids.astype(np.int32)
+
+
+@contextmanager
+def _opened_map(data: bytes) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(data), formats=(*_IMAGES, "TIFF", "BMP")) as image:
+            check_size(image)
+            image.load()
+            yield image
+    except BadImage:
+        raise
+    except Exception as error:
+        raise BadImage(reason(error, data)) from None
 
 
 _FORMATS = {"png": "png", "jpg": "jpeg"}
