@@ -240,6 +240,8 @@ class DataConfig:
             raise ValueError("held_out.shards and train.shards name the same folder; held-out images need their own")
         if self.balance == "classes" and not self.classes:
             raise ValueError("balance: classes needs labels; set classes to their number")
+        if self.balance == "classes" and self.canonical_nodes > 1:
+            raise ValueError("balance: classes reads all shards everywhere; leave canonical_nodes at 1")
         for name in ("train", "held_out"):
             self._check_images(name)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -166,6 +167,33 @@ def test_classes_balanced_and_sets_mixed(tmp_path: Path) -> None:
     batch = mixed.read(np.arange(64))
     assert batch.images.shape == (64, 3, 8, 8) and batch.labels is not None and (np.bincount(batch.labels) > 20).all()
     assert (mixed.read(np.arange(64)[5:9]).images == batch.images[5:9]).all()
+
+
+def test_a_mixture_is_read_by_processes_and_names_a_set_that_does_not_fit(shards: Path, tmp_path: Path) -> None:
+    shards_of(tmp_path / "b", 12, 5, classes=2)
+    mixed = MixedStream([stream_of(shards), stream_of(tmp_path / "b" / "shards")], [1.0, 2.0], seed=4)
+    requests = [(positions, None) for positions in slices(0, 32, 8, 0, 1)]
+    with Loader(mixed, requests) as wanted, Loader(mixed, requests, workers=1) as found:
+        for one, other in zip(wanted, found, strict=True):
+            assert (one.images == other.images).all()
+    shards_of(tmp_path / "c", 4, 2)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'c' / 'shards'}: its classes or parts")):
+        MixedStream([stream_of(shards), stream_of(tmp_path / "c" / "shards")], [1.0, 2.0], seed=4)
+
+
+def test_bad_samples_are_counted_over_all_loaders(tmp_path: Path) -> None:
+    manifest = shards_of(tmp_path, 12, 4)
+    known: set[str] = set()
+    for number in range(2):
+        path = tmp_path / "shards" / manifest.shards[number].name
+        path.write_bytes(path.read_bytes()[:512] + bytes(40) + path.read_bytes()[552:])
+        stream = stream_of(tmp_path / "shards", cache_bytes=0)
+        loader = Loader(stream, [(np.arange(12), None)], bad_samples=1, known=known)
+        if number == 0:
+            assert len(next(loader).replaced) == 1
+        else:
+            with pytest.raises(UserError, match=r"2 such samples; data\.bad_samples is 1"):
+                next(loader)
 
 
 def test_a_far_position_is_read_without_what_comes_before(shards: Path) -> None:
