@@ -205,7 +205,8 @@ class DataConfig:
     """The order is laid out for so many nodes: each reads only its share of the shards, on any number of nodes
     that divides this one, and the order stays the same."""
     bad_samples: int = 10
-    """Samples that do not decode are replaced by their neighbours, up to so many in a process; then the run stops."""
+    """Samples that do not decode are replaced by their neighbours, up to so many in a process from its start on; then
+    the run stops."""
     sharding: ShardingConfig = ShardingConfig()
     """How shards are written."""
     remote: RemoteConfig = RemoteConfig()

@@ -70,12 +70,13 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(place: Path, number: s
     assert codes == [85, 143 if number == signal.SIGTERM else 85]
 
 
-@pytest.mark.parametrize("fault", ["missing", "cut"])
+@pytest.mark.parametrize("fault", ["missing", pytest.param("cut", marks=pytest.mark.slow)])
 def test_a_shard_that_is_lost_ends_all_ranks_soon(place: Path, fault: str) -> None:
     shards = place / f"{fault}-shards"
     advgen(place, "shard", "images", shards.name, "--resolution", "16", "--shard-samples", "8")
     data = {"data__train": {"shards": shards.name}, "data__cache_mib": 0, "data__shuffle_block_shards": 1}
-    recipe = write_recipe(place / f"{fault}.yaml", name=fault, training__sample_rows=1, **data, **LONG)
+    changes = {**LONG, **data, "training__sample_rows": 1, "training__collective_timeout_seconds": 300.0}
+    recipe = write_recipe(place / f"{fault}.yaml", name=fault, **changes)
     stream = ImageStream(shards, seed=3, resolution=16, channels=3, block_shards=1)
     last = stream.manifest.shards[int(stream.index_of(np.array([len(stream) - 1]))[0]) // 8].name
     if fault == "missing":

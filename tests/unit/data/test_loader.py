@@ -58,8 +58,8 @@ def global_batches(tars: list[Path], lanes: int, batches: range, ranks: int, wor
         for rank in range(ranks):
             stream = stream_of(tars[0].parent, resolution=4, lanes=lanes)
             requests = [(p, None) for p in slices(batches.start * BATCH, end * BATCH, BATCH, rank, ranks)]
-            how = {"workers": workers} if processes else {"threads": workers}
-            loaders.append(stack.enter_context(Loader(stream, requests, **how)))
+            loader = Loader(stream, requests, threads=workers, workers=workers if processes else 0)
+            loaders.append(stack.enter_context(loader))
         for keys, parts in zip(found, zip(*loaders, strict=True), strict=False):
             for rank, part in enumerate(parts):
                 keys[rank::ranks] = [KEYS[image.tobytes()] for image in part.images]
@@ -75,8 +75,9 @@ def check_epochs_and_resume(tars: list[Path], lanes: int, killed: int, before, a
     for epoch in range(3):
         assert sorted(flat[epoch * n : (epoch + 1) * n]) == sorted(KEYS.values())[:n]
     killed %= end
-    assert global_batches(tars, lanes, range(killed), *before, end, processes) == whole[:killed]
-    assert global_batches(tars, lanes, range(killed, end), *after, end, processes) == whole[killed:]
+    for batches, (ranks, workers) in ((range(killed), before), (range(killed, end), after)):
+        found = global_batches(tars, lanes, batches, ranks, workers, end, processes)
+        assert found == whole[batches.start : batches.stop]
 
 
 hosts = st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([0, 1, 3]))
