@@ -204,7 +204,7 @@ class Cache:
         """Hold a lock of all processes and threads; gives its file, or None where another holds it."""
         folder = self._folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{name[:16]}.lock").open("a+") as file:
+        with (folder / f"{name[:16]}.lock").open("a+", encoding="utf-8", errors="replace") as file:
             try:
                 # Each opening has a lock of its own, so threads exclude one another as processes do.
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
