@@ -13,7 +13,7 @@ from torch import nn
 
 from advgen.capabilities import Samples
 from advgen.config import Recipe, method_of
-from advgen.data.places import Remote
+from advgen.data.places import remote_of
 from advgen.data.stream import ImageStream, MixedStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
@@ -81,15 +81,7 @@ def open_stream(recipe: Recipe, shards: str, *, mirror: bool = False, balanced: 
     data = recipe.data
     folder, remote = shards, None
     if "://" in shards:
-        where = data.remote
-        options = tuple(sorted(where.options.items()))
-        remote = Remote(
-            folder=Path(where.folder).expanduser(),
-            limit_bytes=int(where.limit_gib * (1 << 30)),
-            tries=where.tries,
-            stall_seconds=where.stall_seconds,
-            options=options,
-        )
+        remote = remote_of(data.remote)
     elif not Path(shards).exists():
         raise UserError(
             f"{folder}: no shards there. Make them with `advgen shard`, or run all stages with `advgen run RECIPE`."

@@ -110,6 +110,7 @@ class Trainer:
         self._saver = Saver(folder, world, self.config)
         self._logs: dict[str, JsonLines] = {}
         self._busy = Stopwatch()
+        self._bad: set[str] = set()  # places of samples that were replaced, in all phases
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -234,6 +235,7 @@ class Trainer:
             workers=reading.workers,
             pin=self.world.device.type == "cuda",
             bad_samples=reading.bad_samples,
+            known=self._bad,
             told=told,
         )
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from advgen.clock import duration
 from advgen.config import Recipe, method_of
 from advgen.data.config import DataSet, EarthTiles, FolderImages, PairedImages
-from advgen.data.shards import load_manifest, write_shards
+from advgen.data.manifest import MANIFEST, parse_manifest
+from advgen.data.places import Place, remote_of
+from advgen.data.shards import write_shards
 from advgen.data.sources import open_source
 from advgen.errors import UserError
 from advgen.files import sha256, write_text
@@ -48,11 +50,18 @@ def main(argv: list[str]) -> int:
     folder.claim(dump_yaml(recipe))
     stages = StageLog(folder.path / "stages")
     try:
-        digests = [_data(recipe, stages, name) for name in ("train", "held_out")]
+        train_set, held_out, *mixed = (
+            _data(recipe, stages, name, data_set)
+            for name, data_set in (
+                ("train", recipe.data.train),
+                ("held_out", recipe.data.held_out),
+                *((f"mix{number}", each) for number, each in enumerate(recipe.data.mix)),
+            )
+        )
         _stage(
             stages,
             "train",
-            {"method": method_of(recipe), "game": plain(recipe.game), "data": digests},
+            {"method": method_of(recipe), "game": plain(recipe.game), "data": [train_set, held_out, *mixed]},
             lambda: _train(recipe, folder),
         )
         write_text(folder.config, dump_yaml(recipe))  # what later stages read, where training itself was skipped
@@ -60,7 +69,7 @@ def main(argv: list[str]) -> int:
         _stage(
             stages,
             "evaluate",
-            {"checkpoints": trained, "evaluation": plain(recipe.evaluation), "data": digests},
+            {"checkpoints": trained, "evaluation": plain(recipe.evaluation), "data": [train_set, held_out]},
             lambda: _evaluate(recipe, folder),
         )
         _stage(
@@ -83,12 +92,17 @@ def _stage(stages: StageLog, name: str, inputs: object, action) -> None:  # type
     console.print(f"{name}: {duration(time.monotonic() - began)}" if ran else f"{name}: done before, skipped")
 
 
-def _data(recipe: Recipe, stages: StageLog, name: str) -> str | None:
+def _data(recipe: Recipe, stages: StageLog, name: str, data_set: DataSet | None) -> str | None:
     """Tiles and shards of one set; returns the manifest's digest."""
-    data_set: DataSet | None = getattr(recipe.data, name)
     if data_set is None:
         return None
-    shards, images = Path(data_set.shards), data_set.images
+    shards, images = data_set.shards, data_set.images
+    remote = "://" in shards
+    if images is not None and remote:
+        raise UserError(
+            f"{shards}: shards are only written to folders of this machine. Leave out the images of this set, or name "
+            "a folder, and copy it there."
+        )
     if images is not None:
         if isinstance(images, EarthTiles):
             _stage(stages, f"images-{name}", plain(images), lambda: _images(images))
@@ -96,7 +110,8 @@ def _data(recipe: Recipe, stages: StageLog, name: str) -> str | None:
         inputs |= {"data": [*_size(recipe), recipe.data.channels]}
         inputs |= {"sharding": plain(recipe.data.sharding)}
         _stage(stages, f"shards-{name}", inputs, lambda: _shards(recipe, data_set))
-    return load_manifest(shards).digest
+    place = Place(shards, remote_of(recipe.data.remote) if remote else None)
+    return parse_manifest(place.read(MANIFEST), place.show(MANIFEST)).digest
 
 
 def _images(images: EarthTiles) -> Iterable[Path]:
@@ -107,10 +122,18 @@ def _images(images: EarthTiles) -> Iterable[Path]:
 
 def _content(images: EarthTiles | FolderImages | PairedImages) -> str:
     """Changes when files are added, removed or replaced; the tiles' own settings say it all for them."""
-    place = Path(images.path)
-    paths = sorted(place.rglob("*")) if place.is_dir() else [place]
-    known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
-    return digest([] if isinstance(images, EarthTiles) else known)
+    if isinstance(images, EarthTiles):
+        return digest([])
+    named: list[str | None] = [images.path]
+    if isinstance(images, PairedImages):
+        named += [images.label_maps, images.instance_maps, images.line_art]
+    elif images.labels.lower().endswith((".json", ".csv")):
+        named.append(images.labels)  # one in the images' own folder or .zip is known with it
+    known = []
+    for place in (Path(name) for name in named if name):
+        paths = sorted(place.rglob("*")) if place.is_dir() else [place]
+        known += [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+    return digest(known)
 
 
 def _size(recipe: Recipe) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from advgen.errors import UserError
 from advgen.files import sync_file
@@ -33,16 +33,15 @@ class Cache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder, self._limit = folder, limit_bytes
 
-    def has(self, sha256: str, size: int | None) -> bool:
+    def has(self, sha256: str) -> bool:
         """Whether a file is there."""
-        try:
-            return self._path(sha256).stat().st_size == (
-                size if size is not None else self._path(sha256).stat().st_size
-            )
-        except OSError:
-            return False
+        return self._path(sha256).exists()
 
-    def get(
+    def drop(self, sha256: str) -> None:
+        """Forget a file, whose content turned out to be another."""
+        self._path(sha256).unlink(missing_ok=True)
+
+    def open(
         self,
         sha256: str,
         size: int | None,
@@ -52,8 +51,8 @@ class Cache:
         tries: int = 1,
         pause_seconds: float = 1.0,
         wait: bool = True,
-    ) -> Path:
-        """The file with this content, fetched if it is not there.
+    ) -> int | None:
+        """The file with this content, opened; fetched if it is not there. It stays readable when it is removed.
 
         Args:
             sha256: of the content, hex.
@@ -62,20 +61,34 @@ class Cache:
             shown: the address, for messages.
             tries: times that it is tried.
             pause_seconds: before the second try; doubled before each further one.
-            wait: for another process that is fetching it; else it counts as there.
+            wait: for another process that is fetching it; else there is no file.
+
+        Returns:
+            A file descriptor, the caller's own.
 
         Raises:
             FileNotFoundError: there is no such file at the address.
-            UserError: it cannot be fetched, has another content, twice, or the disk is full.
+            UserError: it cannot be fetched, also where the fetch of another was waited for; it has another content,
+                twice, or the disk is full.
         """
-        path = self._path(sha256)
-        if self.has(sha256, size):
-            self._used(path)
-            return path
+        asked = time.time_ns()
         try:
-            with self._locked(sha256, wait) as mine:
-                if mine and not self.has(sha256, size):
-                    self.tried(lambda: self._fetch(path, sha256, size, chunks, shown), tries, pause_seconds, shown)
+            if (file := self._opened(sha256, size)) is not None:
+                return file
+            with self._locked(sha256, wait) as lock:
+                if lock is None:
+                    return None
+                if (file := self._opened(sha256, size)) is not None:
+                    return file
+                if message := _failed_since(lock, asked):
+                    raise UserError(message)
+                try:
+                    return self.tried(lambda: self._fetch(sha256, size, chunks, shown), tries, pause_seconds, shown)
+                except UserError as error:
+                    if wait:  # one that would not wait has not tried all it could
+                        lock.truncate(0)
+                        lock.write(f"{time.time_ns()} {error}")
+                    raise
         except OSError as error:
             if isinstance(error, FileNotFoundError) and error.filename is None:
                 raise
@@ -83,8 +96,19 @@ class Cache:
                 f"{self._folder}: the cache for {shown} cannot be written ({error.strerror}). Free the disk, or set "
                 "data.remote.folder and data.remote.limit_gib."
             ) from None
-        self._used(path)
-        return path
+
+    def _opened(self, sha256: str, size: int | None) -> int | None:
+        path = self._path(sha256)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if size is not None and os.fstat(file).st_size != size:
+            os.close(file)
+            return None
+        with suppress(OSError):  # it may be removed meanwhile
+            os.utime(path)
+        return file
 
     def tried(self, action: Callable[[], Result], tries: int, pause_seconds: float, shown: str) -> Result:
         """Do a transfer, again and again with growing pauses.
@@ -104,9 +128,8 @@ class Cache:
                 time.sleep(pause_seconds * 2**number)
         raise AssertionError("tries is at least 1")
 
-    def _fetch(
-        self, path: Path, sha256: str, size: int | None, chunks: Callable[[], Iterator[bytes]], shown: str
-    ) -> None:
+    def _fetch(self, sha256: str, size: int | None, chunks: Callable[[], Iterator[bytes]], shown: str) -> int:
+        path = self._path(sha256)
         if self._limit and size is not None and size > self._limit:
             raise UserError(
                 f"{shown}: has {size:,} bytes, more than the whole cache may have ({self._limit:,}). Raise "
@@ -124,8 +147,10 @@ class Cache:
                 self._make_room(size or 0, everything=True)
                 found = self._written(path, size, chunks)
             if found == sha256:
+                # Opened before others may remove it.
+                file = os.open(self._temporary(path), os.O_RDONLY | os.O_CLOEXEC)
                 os.replace(self._temporary(path), path)
-                return
+                return file
             self._temporary(path).unlink()
         raise UserError(
             f"{shown}: has another content than the manifest says, twice (SHA-256 {found[:16]}... instead of "
@@ -175,18 +200,18 @@ class Cache:
                 total -= bytes
 
     @contextmanager
-    def _locked(self, name: str, wait: bool) -> Iterator[bool]:
-        """Hold a lock of all processes and threads; gives whether it is held."""
+    def _locked(self, name: str, wait: bool) -> Iterator[TextIO | None]:
+        """Hold a lock of all processes and threads; gives its file, or None where another holds it."""
         folder = self._folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{name[:16]}.lock").open("w") as file:
+        with (folder / f"{name[:16]}.lock").open("a+", encoding="utf-8", errors="replace") as file:
             try:
                 # Each opening has a lock of its own, so threads exclude one another as processes do.
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
+                yield None
                 return
-            yield True
+            yield file
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256
@@ -194,9 +219,12 @@ class Cache:
     def _temporary(self, path: Path) -> Path:
         return path.with_name(f"{path.name}.{threading.get_ident()}.{os.getpid()}.tmp")
 
-    def _used(self, path: Path) -> None:
-        with suppress(OSError):  # where it was removed meanwhile, opening it tells
-            os.utime(path)
+
+def _failed_since(lock: TextIO, asked: int) -> str:
+    """Why a fetch failed that ended after a time, as its lock's file says."""
+    lock.seek(0)
+    ended, _, message = lock.read().partition(" ")
+    return message if ended.isdigit() and int(ended) > asked else ""
 
 
 def _runs(pid: str) -> bool:

@@ -210,7 +210,8 @@ class DataConfig:
     """The order is laid out for so many nodes: each reads only its share of the shards, on any number of nodes
     that divides this one, and the order stays the same."""
     bad_samples: int = 10
-    """Samples that do not decode are replaced by their neighbours, up to so many in a process; then the run stops."""
+    """Samples that do not decode are replaced by their neighbours, up to so many in a process from its start on; then
+    the run stops."""
     sharding: ShardingConfig = ShardingConfig()
     """How shards are written."""
     remote: RemoteConfig = RemoteConfig()
@@ -245,6 +246,8 @@ class DataConfig:
             raise ValueError("held_out.shards and train.shards name the same folder; held-out images need their own")
         if self.balance == "classes" and not self.classes:
             raise ValueError("balance: classes needs labels; set classes to their number")
+        if self.balance == "classes" and self.canonical_nodes > 1:
+            raise ValueError("balance: classes reads all shards everywhere; leave canonical_nodes at 1")
         for name in ("train", "held_out"):
             self._check_images(name)
 

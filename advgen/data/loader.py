@@ -36,6 +36,7 @@ class Loader:
         ahead: int = 2,
         pin: bool = False,
         bad_samples: int = 0,
+        known: set[str] | None = None,
         told: Callable[[Replaced], None] | None = None,
     ) -> None:
         """
@@ -47,6 +48,7 @@ class Loader:
             ahead: batches that are read ahead, for each process where there are any.
             pin: lay batches into page-locked memory, from which a GPU copies without waiting.
             bad_samples: different samples that may be replaced; one more is an error.
+            known: places of those that were replaced before; this loader's are added.
             told: is called with each of them once.
         """
         if workers:
@@ -55,7 +57,7 @@ class Loader:
             read = in_order(lambda request: stream.read(*request), requests, threads=threads, ahead=max(1, ahead))
             self._batches = _pinned(read) if pin else read
         self._limit, self._told = bad_samples, told
-        self._known: set[str] = set()
+        self._known: set[str] = set() if known is None else known
 
     def __iter__(self) -> Iterator[Samples]:
         return self

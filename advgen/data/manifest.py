@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advgen.errors import UserError
 from advgen.strict_config import configuration, plain
@@ -178,19 +178,49 @@ def dump_index(entries: list[Entry]) -> bytes:
     return "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries).encode()
 
 
-def read_index(read: Callable[[str, str], bytes], shard: Shard, where: str) -> list[Entry]:
+def read_index(
+    read: Callable[[str, str], bytes], shard: Shard, where: str, manifest: Manifest | None = None
+) -> list[Entry]:
     """The samples of one shard, in the tar's order.
 
     Args:
         read: gives the content of a file of the folder, by name and SHA-256.
         shard: whose index.
         where: the folder, for messages.
+        manifest: whose parts and classes each sample must have.
 
     Raises:
-        UserError: the ``.idx`` file is missing or not the manifest's.
+        UserError: the ``.idx`` file is missing or not the manifest's, or says what cannot be of its tar.
     """
     name = index_name(shard.name)
     data = read(name, shard.index_sha256)
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise UserError(f"{where}/{name}: is damaged or of other shards (SHA-256 differs). Run `advgen shard` again.")
-    return [Entry(*fields) for fields in json.loads(b"[" + data.rstrip().replace(b"\n", b",") + b"]")]
+    try:
+        entries = [_entry(line, shard.bytes) for line in json.loads(b"[" + data.rstrip().replace(b"\n", b",") + b"]")]
+        if len(entries) != shard.samples:
+            raise ValueError(f"it lists {len(entries)} samples, the manifest says {shard.samples}")
+        if manifest is not None:
+            _check_entries(entries, manifest)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}/{name}: is no index of its shard ({error}). Run `advgen shard` again.") from None
+    return entries
+
+
+def _entry(line: Any, end: int) -> Entry:
+    key, label, name, spans = line
+    if type(key) is not str or type(name) is not str or (label is not None and (type(label) is not int or label < 0)):
+        raise ValueError(f"{line!r:.80} is no sample")
+    for offset, size in spans:
+        if type(offset) is not int or type(size) is not int or offset < 0 or size < 1 or offset + size > end:
+            raise ValueError(f"a part of {key!r:.80} lies outside the {end:,} bytes of the tar")
+    return Entry(key, label, name, tuple((offset, size) for offset, size in spans))
+
+
+def _check_entries(entries: list[Entry], manifest: Manifest) -> None:
+    parts, classes = len(manifest.parts), len(manifest.classes)
+    for entry in entries:
+        if len(entry.spans) != parts:
+            raise ValueError(f"{entry.key!r:.80} has {len(entry.spans)} parts, the manifest says {parts}")
+        if (entry.label is None) != (not classes) or (entry.label or 0) >= max(classes, 1):
+            raise ValueError(f"the label of {entry.key!r:.80} is {entry.label}, the manifest has {classes} classes")

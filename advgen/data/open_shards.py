@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advgen.data.decode import BadImage
-from advgen.data.manifest import Manifest, Shard, read_index
+from advgen.data.manifest import Entry, Manifest, Shard, read_index
 from advgen.data.places import Place
 from advgen.errors import UserError
 
 MAX_OPEN = 128
 """Files kept open; a process may open 1,024 by default."""
+INDEX_BYTES = 128 << 20
+"""Memory for indexes of shards: 5 million samples of one part."""
+
+
+class _Index(NamedTuple):
+    """What is kept of a shard's index.
+
+    Attributes:
+        labels: int64 [n], -1 without.
+        spans: (offset, size) of each part, int64 [n, parts, 2].
+    """
+
+    labels: NDArray[np.int64]
+    spans: NDArray[np.int64]
 
 
 class OpenShards:
@@ -29,10 +44,12 @@ class OpenShards:
         self._starts = np.cumsum([0] + [shard.samples for shard in manifest.shards]).astype(np.int64)
         self._levels = {manifest.height: manifest.shards} | {each.height: each.shards for each in manifest.levels}
         self._raw = {each.height for each in manifest.levels if each.raw}
-        self._opened: OrderedDict[tuple[int, int], _Tar | _Raw] = OrderedDict()
-        self._known: dict[int, NDArray[np.int64]] = {}
-        self._height = manifest.height  # that was read last: hints are for it
+        self._opened: OrderedDict[tuple[int, int], _File] = OrderedDict()
+        self._indexes: OrderedDict[tuple[int, int], _Index] = OrderedDict()
+        self._indexed = 0  # bytes in them
         self._lock = threading.Lock()
+        # Keys and names are asked for where something is told, shard after shard.
+        self.entries = functools.lru_cache(2)(self._entries)
 
     def locate(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(shards, places in them) of samples, int64 [n] each."""
@@ -46,33 +63,50 @@ class OpenShards:
             BadImage: the file cannot be read there.
             UserError: the file is missing, damaged or cannot be fetched.
         """
-        self._height = height
-        return self._open(number, height).read(place)
+        file = self._open(number, height)
+        if isinstance(file, _Raw):
+            return file.read(place)
+        return [file.at(offset, size) for offset, size in self._index(number, height).spans[place].tolist()]
 
     def labels(self, number: int) -> NDArray[np.int64]:
         """Labels of a shard's samples, int64 [n]; -1 without."""
-        found = self._known.get(number)
-        if found is None:
-            entries = read_index(self._place.read, self._manifest.shards[number], self._place.show(""))
-            found = np.array([-1 if entry.label is None else entry.label for entry in entries], np.int64)
-            self._known[number] = found
-        return found
+        return self._index(number, self._manifest.height).labels
 
-    def want(self, numbers: Sequence[int]) -> None:
-        """Fetch shards in the background, at the height that was read last."""
-        for number in numbers:
-            shard = self._levels[self._height][number]
-            self._place.wanted(shard.name, shard.bytes, shard.sha256)
+    def want(self, numbers: Sequence[int], height: int) -> None:
+        """Fetch shards in the background, as they are stored at a height."""
+        shards = [self._levels[height][number] for number in numbers]
+        self._place.wanted([(shard.name, shard.bytes, shard.sha256) for shard in shards])
 
-    def _open(self, number: int, height: int) -> _Tar | _Raw:
+    def _entries(self, number: int, height: int) -> list[Entry]:
+        return read_index(self._place.read, self._levels[height][number], self._place.show(""), self._manifest)
+
+    def _index(self, number: int, height: int) -> _Index:
+        with self._lock:
+            index = self._indexes.get((number, height))
+            if index is not None:
+                self._indexes.move_to_end((number, height))
+                return index
+        entries = self._entries(number, height)
+        labels = np.array([-1 if entry.label is None else entry.label for entry in entries], np.int64)
+        spans = np.array([entry.spans for entry in entries], np.int64).reshape(-1, len(self._manifest.parts), 2)
+        index = _Index(labels, spans)
+        with self._lock:
+            if (number, height) not in self._indexes:
+                self._indexes[number, height] = index
+                self._indexed += labels.nbytes + spans.nbytes
+            while self._indexed > INDEX_BYTES and len(self._indexes) > 1:
+                _, oldest = self._indexes.popitem(last=False)
+                self._indexed -= oldest.labels.nbytes + oldest.spans.nbytes
+        return index
+
+    def _open(self, number: int, height: int) -> _File:
         with self._lock:
             shard = self._opened.get((number, height))
             if shard is not None:
                 self._opened.move_to_end((number, height))
                 return shard
         # Opening may mean fetching: other threads go on with what is open.
-        found = self._levels[height][number]
-        shard = _Raw(self._place, found) if height in self._raw else _Tar(self._place, found)
+        shard = (_Raw if height in self._raw else _File)(self._place, self._levels[height][number])
         with self._lock:
             self._opened[number, height] = shard
             while len(self._opened) > MAX_OPEN:
@@ -85,14 +119,7 @@ class _File:
     """An open file. Reads at an offset share no file position, so threads do not meet."""
 
     def __init__(self, place: Place, shard: Shard) -> None:
-        path = place.local(shard.name, shard.bytes, shard.sha256)
-        try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise UserError(
-                f"{place.show(shard.name)}: cannot be opened ({error.strerror}). Copy it again, or run `advgen shard` "
-                "again."
-            ) from None
+        self._file = place.opened(shard.name, shard.bytes, shard.sha256)
         weakref.finalize(self, os.close, self._file)
         size = os.fstat(self._file).st_size
         if size != shard.bytes:
@@ -101,21 +128,11 @@ class _File:
                 "Copy it again, or run `advgen shard` again."
             )
 
-    def _at(self, offset: int, size: int) -> bytes:
+    def at(self, offset: int, size: int) -> bytes:
         try:
             return os.pread(self._file, size, offset)
         except OSError as error:
             raise BadImage(f"cannot be read ({error.strerror})") from None
-
-
-class _Tar(_File):
-    def __init__(self, place: Place, shard: Shard) -> None:
-        super().__init__(place, shard)
-        entries = read_index(place.read, shard, place.show(""))
-        self._spans: list[Any] = [entry.spans for entry in entries]
-
-    def read(self, place: int) -> list[bytes]:
-        return [self._at(offset, size) for offset, size in self._spans[place]]
 
 
 class _Raw(_File):
@@ -132,7 +149,7 @@ class _Raw(_File):
             raise UserError(f"{place.show(shard.name)}: holds {kind} {list(shape)}. Copy it again.")
 
     def read(self, place: int) -> NDArray[np.uint8]:
-        data = self._at(self._start + place * self._size, self._size)
+        data = self.at(self._start + place * self._size, self._size)
         if len(data) != self._size:
             raise BadImage("is cut short")
         return np.frombuffer(data, np.uint8).reshape(self._shape)

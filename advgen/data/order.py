@@ -167,9 +167,9 @@ class Balanced:
             indices[row] = self._round(members_of, number)[within]
         return indices
 
-    def shards_near(self, position: int) -> tuple[list[int], list[int]]:
+    def shards_near(self, position: int) -> tuple[Sequence[int], Sequence[int]]:
         """See :class:`Order`."""
-        return self._all, self._all
+        return self._all, ()
 
     def _plan_round(self, label: int, number: int) -> NDArray[np.int64]:
         members = self._members[label]

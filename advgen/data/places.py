@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from advgen.data.cache import Cache, Failed
+from advgen.data.config import RemoteConfig
 from advgen.data.tars import check_name
 from advgen.errors import UserError
 
@@ -41,6 +45,17 @@ class Remote:
     options: tuple[tuple[str, str], ...] = ()
 
 
+def remote_of(config: RemoteConfig) -> Remote:
+    """What a recipe says."""
+    return Remote(
+        folder=Path(config.folder).expanduser(),
+        limit_bytes=int(config.limit_gib * (1 << 30)),
+        tries=config.tries,
+        stall_seconds=config.stall_seconds,
+        options=tuple(sorted(config.options.items())),
+    )
+
+
 class Place:
     """A folder of shards, wherever it is. May be used from several threads, and sent to another process."""
 
@@ -54,7 +69,8 @@ class Place:
         self._location = str(location).rstrip("/")
         self._remote = remote or Remote(Path("~/.cache/advgen/shards").expanduser())
         self._cache = Cache(self._remote.folder, self._remote.limit_bytes) if "://" in str(location) else None
-        self._hints: queue.Queue[tuple[str, int, str]] | None = None
+        self._hints: deque[tuple[str, int, str]] = deque()
+        self._fetching = False
         self._lock = threading.Lock()
         self._system: Any = None
 
@@ -89,7 +105,7 @@ class Place:
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror}). Copy it again.") from None
         if sha256 is not None:
-            return self.local(name, None, sha256).read_bytes()
+            return self._read_cached(name, sha256)
         try:
             return self._cache.tried(
                 lambda: b"".join(self._chunks(name)), self._remote.tries, self._remote.pause_seconds, self.show(name)
@@ -97,22 +113,35 @@ class Place:
         except FileNotFoundError:
             raise UserError(self._missing(name)) from None
 
-    def local(self, name: str, size: int | None, sha256: str) -> Path:
-        """A file of this machine with the content: the file itself, or its copy in the cache.
+    def _read_cached(self, name: str, sha256: str) -> bytes:
+        assert self._cache is not None
+        for _ in range(2):
+            with os.fdopen(self.opened(name, None, sha256), "rb") as file:
+                data = file.read()
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return data
+            self._cache.drop(sha256)
+        raise UserError(
+            f"{self._remote.folder}: what was written there of {self.show(name)} is read as something else. Check the "
+            "disk, or set data.remote.folder."
+        )
+
+    def opened(self, name: str, size: int | None, sha256: str) -> int:
+        """A file of this machine with the content, opened for reading: the file itself, or its copy in the cache.
 
         A fetched file's checksum is compared once, when it comes; one that lies here is not read.
+
+        Returns:
+            A file descriptor, the caller's own.
 
         Raises:
             UserError: the file is missing, or cannot be fetched; its checksum is wrong, twice; the disk is full.
         """
         check_name(self.show(""), name)
-        if self._cache is None:
-            path = Path(self._location).expanduser() / name
-            if not path.is_file():
-                raise UserError(self._missing(name))
-            return path
         try:
-            return self._cache.get(
+            if self._cache is None:
+                return os.open(Path(self._location).expanduser() / name, os.O_RDONLY | os.O_CLOEXEC)
+            file = self._cache.open(
                 sha256,
                 size,
                 partial(self._chunks, name),
@@ -122,24 +151,39 @@ class Place:
             )
         except FileNotFoundError:
             raise UserError(self._missing(name)) from None
+        except OSError as error:
+            raise UserError(
+                f"{self.show(name)}: cannot be opened ({error.strerror}). Copy it again, or run `advgen shard` again."
+            ) from None
+        assert file is not None, "it is waited for"
+        return file
 
-    def wanted(self, name: str, size: int, sha256: str) -> None:
-        """Fetch a file in the background; what fails there is told when the file is asked for."""
+    def wanted(self, files: Sequence[tuple[str, int, str]]) -> None:
+        """Fetch files (name, size, SHA-256) in the background, and no longer those that were wanted before.
+
+        What fails there is told when the file is asked for.
+        """
         if self._cache is None:
             return
+        missing = [file for file in files if not self._cache.has(file[2])]
         with self._lock:
-            if self._hints is None:
-                self._hints = queue.Queue(maxsize=256)
+            self._hints = deque(missing)
+            if self._hints and not self._fetching:
+                self._fetching = True
                 threading.Thread(target=self._fetch_hints, name="advgen-fetch", daemon=True).start()
-        if not self._cache.has(sha256, size) and not self._hints.full():
-            self._hints.put((name, size, sha256))
 
     def _fetch_hints(self) -> None:
-        assert self._cache is not None and self._hints is not None
+        assert self._cache is not None
         while True:
-            name, size, sha256 = self._hints.get()
+            with self._lock:
+                if not self._hints:
+                    self._fetching = False
+                    return
+                name, size, sha256 = self._hints.popleft()
             with suppress(UserError, OSError):  # what fails comes again where the file is needed
-                self._cache.get(sha256, size, partial(self._chunks, name), self.show(name), wait=False)
+                file = self._cache.open(sha256, size, partial(self._chunks, name), self.show(name), wait=False)
+                if file is not None:
+                    os.close(file)
 
     def _missing(self, name: str) -> str:
         if name == "manifest.json":
@@ -167,7 +211,9 @@ class Place:
 
         def read() -> None:
             try:
-                with self._files().open(f"{self._location}/{name}", "rb", block_size=_CHUNK, cache_type="none") as file:
+                # Of HTTP one answer is read as it comes: not every server gives ranges.
+                block = 0 if self._location.startswith(("http://", "https://")) else _CHUNK
+                with self._files().open(f"{self._location}/{name}", "rb", block_size=block, cache_type="none") as file:
                     while data := file.read(_CHUNK):
                         if not hand(data):
                             return
@@ -201,6 +247,8 @@ class Place:
                 options: dict[str, Any] = dict(self._remote.options)
                 if protocol in ("s3", "s3a") and "endpoint_url" in options:
                     options["client_kwargs"] = {"endpoint_url": options.pop("endpoint_url")}
+                if protocol in ("http", "https"):
+                    options = _unhurried(options, self._remote.stall_seconds)
                 try:
                     self._system = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
                 except ImportError as error:
@@ -212,6 +260,16 @@ class Place:
                 except ValueError as error:
                     raise UserError(f"{self.show('')}: {error}. s3, gs, https and hf are known.") from None
             return self._system
+
+
+def _unhurried(options: dict[str, Any], stall_seconds: float) -> dict[str, Any]:
+    """Options for HTTP by which a transfer may take longer than aiohttp's five minutes, if only bytes come."""
+    with suppress(ImportError):  # told where the file system is made
+        import aiohttp
+
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=stall_seconds, sock_read=2 * stall_seconds)
+        options["client_kwargs"] = {"timeout": limits, **options.get("client_kwargs", {})}
+    return options
 
 
 def _explain(error: BaseException, shown: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advgen.data.decode import BadImage, box_mean, decode, decode_ids
-from advgen.data.manifest import MANIFEST, Entry, Manifest, parse_manifest, read_index
+from advgen.data.manifest import MANIFEST, Manifest, parse_manifest
 from advgen.data.open_shards import OpenShards
 from advgen.data.order import Balanced, Mixture, Order, Positions, Shuffled
 from advgen.data.parts import IDS, Replaced, Samples, merged
@@ -96,13 +96,16 @@ class ImageStream:
         if balanced:
             self._order = self._balanced(sizes)
         self._cache = _Cache(self.manifest, 0 if len(self.manifest.parts) > 1 else cache_bytes)
-        self._hinted: tuple[int, ...] = ()
+        self._hinted: tuple[int, tuple[int, ...]] = (0, ())
         self._own = threading.local()
         self._words = functools.lru_cache(32)(self._draw)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Sent to another process, a stream is opened anew."""
         return _opened, (self._made_of,)
+
+    def __str__(self) -> str:
+        return self._place.show("")
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -121,8 +124,13 @@ class ImageStream:
 
     def keys_of(self, positions: Positions) -> list[str]:
         """The key in the tars of each position's sample."""
-        shards, places = (each.tolist() for each in self._shards.locate(self.index_of(positions)))
-        return [self._entries(shard)[place].key for shard, place in zip(shards, places, strict=True)]
+        shards, places = self._shards.locate(self.index_of(positions))
+        keys = [""] * len(shards)
+        for shard in np.unique(shards).tolist():
+            entries = self._shards.entries(shard, self.manifest.height)
+            for row in np.flatnonzero(shards == shard).tolist():
+                keys[row] = entries[places[row]].key
+        return keys
 
     def read(self, positions: Positions, level: int | None = None) -> Samples:
         """The samples at some positions.
@@ -137,7 +145,7 @@ class ImageStream:
         """
         positions = np.asarray(positions, np.int64)
         if self._remote and len(positions):
-            self._hint(int(positions[0]))
+            self._hint(int(positions[0]), self._stored(self._level(level)))
         flips = self.flips_of(positions) if self._mirror else None
         samples = self._fetched(self.index_of(positions), level, flips)
         if self._crop is not None:
@@ -152,7 +160,7 @@ class ImageStream:
     def _fetched(self, indices: NDArray[np.int64], level: int | None, flips: NDArray[np.bool_] | None) -> Samples:
         manifest, level, count = self.manifest, self._level(level), len(indices)
         width = manifest.width * level // manifest.height
-        stored = min(h for h in (manifest.height, *(each.height for each in manifest.levels)) if h >= level)
+        stored = self._stored(level)
         images = np.empty((count, manifest.channels, level, width), np.uint8)
         ids = {p: np.empty((count, level, width), np.int32) for p in manifest.parts if p in IDS}
         lines = np.empty((count, 1, level, width), np.uint8) if "line_art" in manifest.parts else None
@@ -230,13 +238,18 @@ class ImageStream:
         labels = np.concatenate([self._shards.labels(number) for number in range(len(sizes))])
         return Balanced(self._seed, labels, len(classes), sizes)
 
-    def _hint(self, position: int) -> None:
+    def _hint(self, position: int, height: int) -> None:
         """Let the shards of this block and the next be fetched meanwhile."""
         now, later = self._order.shards_near(position)
-        wanted = (*now, *later)
-        if wanted != self._hinted and len(wanted) <= 2 * len(now) + 2 * len(later) < 4096:
+        wanted = (height, (*now, *later))
+        if wanted != self._hinted:
             self._hinted = wanted
-            self._shards.want(wanted)
+            self._shards.want(wanted[1], height)
+
+    def _stored(self, level: int) -> int:
+        """The stored height from which a level is taken."""
+        heights = (self.manifest.height, *(each.height for each in self.manifest.levels))
+        return min(height for height in heights if height >= level)
 
     def _level(self, level: int | None) -> int:
         stored = self.manifest.height
@@ -259,7 +272,7 @@ class ImageStream:
                 continue
             if not shift:
                 return parts, 0, []
-            by = self._entries(number)[other].key
+            by = self._shards.entries(number, self.manifest.height)[other].key
             return parts, other - place, [Replaced(self._where(number, place), reason, by)]
         raise UserError(
             f"{self._where(number, place)} {reason}, and so do all {count} of the shard. It is damaged: run "
@@ -294,12 +307,9 @@ class ImageStream:
         return memory
 
     def _where(self, number: int, place: int) -> str:
-        entry = self._entries(number)[place]
+        entry = self._shards.entries(number, self.manifest.height)[place]
         name = self._place.show(self.manifest.shards[number].name)
         return f"{name}:{entry.key}:{entry.spans[0][0]}: the image (made from {entry.name})"
-
-    def _entries(self, number: int) -> list[Entry]:
-        return read_index(self._place.read, self.manifest.shards[number], self._place.show(""))
 
     def _labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
         if not self.manifest.classes:
@@ -336,6 +346,10 @@ class MixedStream:
         except ValueError as error:
             raise UserError(f"data.mix: {error}; such a set would hardly be seen.") from None
         self.streams = streams
+        self._made_of = (streams, weights, seed, lanes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _mixed, self._made_of
 
     def read(self, positions: Positions, level: int | None = None) -> Samples:
         """See :meth:`ImageStream.read`."""
@@ -348,6 +362,10 @@ class MixedStream:
 
 def _opened(made_of: dict[str, Any]) -> ImageStream:
     return ImageStream(**made_of)
+
+
+def _mixed(streams: list[ImageStream], weights: list[float], seed: int, lanes: int) -> MixedStream:
+    return MixedStream(streams, weights, seed=seed, lanes=lanes)
 
 
 def _size(height: int, width: int, _: int) -> str:

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.distributed.ranks import finish, same, start_ranks, wait_for_checkpoint
-from tests.distributed.runs import make_shards, run_advgen, write_recipe
+from advgen.data.stream import ImageStream
+from tests.distributed.ranks import ended, finish, same, start_ranks, wait_for_checkpoint
+from tests.distributed.runs import advgen, make_shards, run_advgen, write_recipe
 
 LONG: dict[str, Any] = {
     "game__stabilize_kimg": 2.0,
@@ -66,6 +68,27 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(place: Path, number: s
         codes.append(rank.returncode)
         assert "Traceback" not in errors
     assert codes == [85, 143 if number == signal.SIGTERM else 85]
+
+
+@pytest.mark.parametrize("fault", ["missing", pytest.param("cut", marks=pytest.mark.slow)])
+def test_a_shard_that_is_lost_ends_all_ranks_soon(place: Path, fault: str) -> None:
+    shards = place / f"{fault}-shards"
+    advgen(place, "shard", "images", shards.name, "--resolution", "16", "--shard-samples", "8")
+    data = {"data__train": {"shards": shards.name}, "data__cache_mib": 0, "data__shuffle_block_shards": 1}
+    changes = {**LONG, **data, "training__sample_rows": 1, "training__collective_timeout_seconds": 300.0}
+    recipe = write_recipe(place / f"{fault}.yaml", name=fault, **changes)
+    stream = ImageStream(shards, seed=3, resolution=16, channels=3, block_shards=1)
+    last = stream.manifest.shards[int(stream.index_of(np.array([len(stream) - 1]))[0]) // 8].name
+    if fault == "missing":
+        (shards / last).unlink()  # asked for at the end of the first epoch
+    ranks = start_ranks(place, recipe)
+    if fault == "cut":
+        wait_for_checkpoint(ranks, place / "runs" / fault)
+        os.truncate(shards / last, 0)
+    told = ended(ranks, 60)
+    assert all(rank.returncode in (2, 75) for rank in ranks) and 2 in [rank.returncode for rank in ranks], told
+    assert any(last in text for text in told), told
+    assert not any("Traceback" in text for text in told), told
 
 
 def test_time_is_up(place: Path) -> None:

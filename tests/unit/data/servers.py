@@ -17,6 +17,7 @@ class Server(ThreadingHTTPServer):
         got: how often each path was asked for by GET.
         faults: by the end of a path, what to do with the next GETs, one after the other: a status, "stall", "short" or
             "wrong".
+        ranges: whether it knows them.
     """
 
     daemon_threads = True
@@ -26,6 +27,7 @@ class Server(ThreadingHTTPServer):
         self.folder = folder
         self.got: Counter[str] = Counter()
         self.faults: dict[str, list[int | str]] = {}
+        self.ranges = True
         self.ended = threading.Event()
 
     @property
@@ -59,13 +61,14 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         data = path.read_bytes()
-        asked, first, last = self.headers.get("Range"), 0, len(data) - 1
+        asked, first, last = self.headers.get("Range") if self.server.ranges else None, 0, len(data) - 1
         if asked:
             start, _, end = asked.removeprefix("bytes=").partition("-")
             first, last = int(start), min(int(end or last), last)
         part = data[first : last + 1]
         self.send_response(206 if asked else 200)
-        self.send_header("Accept-Ranges", "bytes")
+        if self.server.ranges:
+            self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(part)))
         if asked:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")

@@ -27,6 +27,8 @@ def test_values_that_contradict_one_another_are_refused() -> None:
         DataConfig(resolution=32, classes=3, train=DataSet(shards="s", images=FolderImages(path="p")))
     with pytest.raises(ValueError, match="same folder"):
         DataConfig(resolution=32, train=TRAIN, held_out=TRAIN)
+    with pytest.raises(ValueError, match="leave canonical_nodes at 1"):
+        DataConfig(resolution=32, classes=2, balance="classes", canonical_nodes=2, train=TRAIN)
     with pytest.raises(ValueError, match="at least 2"):
         DataConfig(resolution=32, classes=1, train=TRAIN)
 

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
+import gc
 import os
+import re
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webdataset.compat import WebDataset
 
 from advgen.data.config import FolderImages, ShardingConfig
 from advgen.data.loader import Loader
-from advgen.data.order import Shuffled
 from advgen.data.parts import Replaced
 from advgen.data.shards import load_manifest, write_shards
 from advgen.data.sources import open_source
 from advgen.data.stream import ImageStream, MixedStream
 from advgen.errors import UserError
-from tests.unit.data.make import folder_of, shards_of
+from tests.unit.data.make import folder_of, picture, shards_of, uneven_shards
 
 
 @pytest.fixture(scope="module")
@@ -36,41 +39,78 @@ def slices(start: int, stop: int, batch: int, rank: int, ranks: int) -> list[np.
     return [np.arange(first + rank, first + batch, ranks) for first in range(start, stop, batch)]
 
 
-def global_batches(order, start: int, stop: int, batch: int, ranks: int, workers: int) -> list[list[int]]:  # type: ignore[no-untyped-def]
-    """The samples of each global batch, read by ranks whose workers take batches in turn, with plans of their own."""
-    found: list[list[int]] = [[-1] * batch for _ in range(start, stop, batch)]
-    for rank in range(ranks):
-        requests = slices(start, stop, batch, rank, ranks)
-        for worker in range(max(workers, 1)):
-            own = order()
-            for number in range(worker, len(requests), max(workers, 1)):
-                for position, index in zip(requests[number], own.index_of(requests[number]), strict=True):
-                    found[number][int(position) - start - number * batch] = int(index)
+LAYOUTS = ([13], [7, 1, 4, 2], [3, 3, 9, 1, 1, 5, 11, 2], [1] * 17)
+KEYS = {picture(number, 4).transpose(2, 0, 1).tobytes(): f"{number:08d}" for number in range(40)}
+BATCH = 30
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> list[list[Path]]:
+    """The tars of each layout."""
+    return [uneven_shards(tmp_path_factory.mktemp("uneven"), sizes) for sizes in LAYOUTS]
+
+
+def global_batches(tars: list[Path], lanes: int, batches: range, ranks: int, workers: int, end: int, processes=False):  # type: ignore[no-untyped-def]
+    """The keys of some global batches, as ranks read them that would go on to ``end``; told by the pixels."""
+    found = [[""] * BATCH for _ in batches]
+    with ExitStack() as stack:
+        loaders = []
+        for rank in range(ranks):
+            stream = stream_of(tars[0].parent, resolution=4, lanes=lanes)
+            requests = [(p, None) for p in slices(batches.start * BATCH, end * BATCH, BATCH, rank, ranks)]
+            loader = Loader(stream, requests, threads=workers, workers=workers if processes else 0)
+            loaders.append(stack.enter_context(loader))
+        for keys, parts in zip(found, zip(*loaders, strict=True), strict=False):
+            for rank, part in enumerate(parts):
+                keys[rank::ranks] = [KEYS[image.tobytes()] for image in part.images]
     return found
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 11), min_size=1, max_size=9),
-    ranks=st.sampled_from([1, 2, 3, 5]),
-    workers=st.sampled_from([0, 1, 3]),
-    lanes=st.sampled_from([1, 2, 3]),
-    data=st.data(),
-)
-def test_an_epoch_is_exact_and_a_resume_on_others_goes_on_with_it(sizes, ranks, workers, lanes, data) -> None:  # type: ignore[no-untyped-def]
-    n, batch = sum(sizes), 30
-
-    def order() -> Shuffled:
-        return Shuffled(7, sizes, 3, lanes)
-
-    whole = global_batches(order, 0, 3 * n + batch, batch, ranks, workers)
-    flat = [index for each in whole for index in each]
+def check_epochs_and_resume(tars: list[Path], lanes: int, killed: int, before, after, processes: bool) -> None:  # type: ignore[no-untyped-def]
+    """Read to ``killed`` by (ranks, workers) ``before`` and from there by those ``after``."""
+    n = sum(LAYOUTS[[len(layout) for layout in LAYOUTS].index(len(tars))])
+    end = (3 * n + BATCH - 1) // BATCH
+    whole = global_batches(tars, lanes, range(end), 1, 0, end)
+    flat = [key for each in whole for key in each]
     for epoch in range(3):
-        assert sorted(flat[epoch * n : (epoch + 1) * n]) == list(range(n))
-    killed = data.draw(st.integers(0, len(whole) - 1)) * batch
-    others, helpers = data.draw(st.sampled_from([1, 2, 3, 5])), data.draw(st.sampled_from([0, 1, 3]))
-    resumed = global_batches(order, killed, 3 * n + batch, batch, others, helpers)
-    assert resumed == whole[killed // batch :]
+        assert sorted(flat[epoch * n : (epoch + 1) * n]) == sorted(KEYS.values())[:n]
+    killed %= end
+    for batches, (ranks, workers) in ((range(killed), before), (range(killed, end), after)):
+        found = global_batches(tars, lanes, batches, ranks, workers, end, processes)
+        assert found == whole[batches.start : batches.stop]
+
+
+hosts = st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([0, 1, 3]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    layout=st.sampled_from(range(len(LAYOUTS))),
+    lanes=st.sampled_from([1, 2, 3]),
+    killed=st.integers(0, 9),
+    before=hosts,
+    after=hosts,
+)
+def test_each_epoch_has_every_key_once_and_a_resume_on_others_goes_on_with_it(  # type: ignore[no-untyped-def]
+    uneven: list[list[Path]], layout: int, lanes: int, killed: int, before, after
+) -> None:
+    check_epochs_and_resume(uneven[layout], lanes, killed, before, after, processes=False)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")
+@pytest.mark.parametrize(("before", "after"), [((2, 1), (5, 0)), pytest.param((2, 3), (5, 1), marks=pytest.mark.slow)])
+def test_so_it_is_with_processes(uneven: list[list[Path]], before: tuple[int, int], after: tuple[int, int]) -> None:
+    check_epochs_and_resume(uneven[2], 1, 2, before, after, processes=True)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the garbage collector
+def test_webdataset_finds_the_same_keys(uneven: list[list[Path]]) -> None:
+    for tars, sizes in zip(uneven, LAYOUTS, strict=True):
+        samples = list(WebDataset([str(path) for path in tars], shardshuffle=False))
+        gc.collect()
+        assert [sample["__key__"] for sample in samples] == sorted(KEYS.values())[: sum(sizes)]
+        ours = stream_of(tars[0].parent, resolution=4)
+        assert sorted(ours.keys_of(np.arange(sum(sizes)))) == [sample["__key__"] for sample in samples]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")  # more than there may be cores
@@ -166,6 +206,33 @@ def test_classes_balanced_and_sets_mixed(tmp_path: Path) -> None:
     batch = mixed.read(np.arange(64))
     assert batch.images.shape == (64, 3, 8, 8) and batch.labels is not None and (np.bincount(batch.labels) > 20).all()
     assert (mixed.read(np.arange(64)[5:9]).images == batch.images[5:9]).all()
+
+
+def test_a_mixture_is_read_by_processes_and_names_a_set_that_does_not_fit(shards: Path, tmp_path: Path) -> None:
+    shards_of(tmp_path / "b", 12, 5, classes=2)
+    mixed = MixedStream([stream_of(shards), stream_of(tmp_path / "b" / "shards")], [1.0, 2.0], seed=4)
+    requests = [(positions, None) for positions in slices(0, 32, 8, 0, 1)]
+    with Loader(mixed, requests) as wanted, Loader(mixed, requests, workers=1) as found:
+        for one, other in zip(wanted, found, strict=True):
+            assert (one.images == other.images).all()
+    shards_of(tmp_path / "c", 4, 2)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'c' / 'shards'}: its classes or parts")):
+        MixedStream([stream_of(shards), stream_of(tmp_path / "c" / "shards")], [1.0, 2.0], seed=4)
+
+
+def test_bad_samples_are_counted_over_all_loaders(tmp_path: Path) -> None:
+    manifest = shards_of(tmp_path, 12, 4)
+    known: set[str] = set()
+    for number in range(2):
+        path = tmp_path / "shards" / manifest.shards[number].name
+        path.write_bytes(path.read_bytes()[:512] + bytes(40) + path.read_bytes()[552:])
+        stream = stream_of(tmp_path / "shards", cache_bytes=0)
+        loader = Loader(stream, [(np.arange(12), None)], bad_samples=1, known=known)
+        if number == 0:
+            assert len(next(loader).replaced) == 1
+        else:
+            with pytest.raises(UserError, match=r"2 such samples; data\.bad_samples is 1"):
+                next(loader)
 
 
 def test_a_far_position_is_read_without_what_comes_before(shards: Path) -> None:

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advgen.data.config import FolderImages, ShardingConfig
 from advgen.data.loader import Loader
 from advgen.data.places import Place, Remote
+from advgen.data.shards import write_shards
+from advgen.data.sources import open_source
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
-from tests.unit.data.make import shards_of
+from tests.unit.data.make import folder_of, shards_of
 from tests.unit.data.servers import Server, serving
 
 DATA = np.random.RandomState(0).bytes(3_000_000)
@@ -37,22 +40,25 @@ def place_at(server: Server, cache: Path, **options) -> Place:
     return Place(server.address, Remote(cache, **settings))
 
 
-def fetch(place: Place) -> Path:
-    return place.local("a.bin", len(DATA), HASH)
+def fetch(place: Place, name: str = "a.bin", data: bytes = DATA) -> bool:
+    """Whether the file has the content that it should have."""
+    with os.fdopen(place.opened(name, len(data), hashlib.sha256(data).hexdigest()), "rb") as file:
+        return file.read() == data
 
 
-def fetched_in_a_process(place: Place) -> bool:
-    return fetch(place).read_bytes() == DATA
+def path_in(cache: Path, data: bytes = DATA) -> Path:
+    content = hashlib.sha256(data).hexdigest()
+    return cache / content[:2] / content
 
 
 def test_a_file_is_fetched_once_and_kept(server: Server, tmp_path: Path) -> None:
     place = place_at(server, tmp_path / "cache")
-    path = fetch(place)
-    assert path.read_bytes() == DATA and path.name == HASH
+    path = path_in(tmp_path / "cache")
+    assert fetch(place) and path.read_bytes() == DATA
     asked = server.got.copy()
-    assert fetch(place_at(server, tmp_path / "cache")) == path and server.got == asked
+    assert fetch(place_at(server, tmp_path / "cache")) and server.got == asked
     path.write_bytes(DATA[:-1])  # a cache that something else has damaged
-    assert fetch(place).read_bytes() == DATA
+    assert fetch(place)
     assert [p.name for p in path.parent.iterdir()] == [HASH]
 
 
@@ -63,8 +69,8 @@ def test_threads_and_processes_fetch_it_once_together(server: Server, tmp_path: 
     server.got.clear()
     place = place_at(server, tmp_path / "cache")
     with ThreadPoolExecutor(4) as threads, multiprocessing.get_context("spawn").Pool(2) as processes:
-        results = processes.map_async(fetched_in_a_process, [place] * 2)
-        assert all(path.read_bytes() == DATA for path in threads.map(fetch, [place] * 4))
+        results = processes.map_async(fetch, [place] * 2)
+        assert all(threads.map(fetch, [place] * 4))
         assert all(results.get(60))
     assert server.got["/a.bin"] == once
 
@@ -72,7 +78,7 @@ def test_threads_and_processes_fetch_it_once_together(server: Server, tmp_path: 
 @pytest.mark.parametrize("faults", [[500, 503], ["short"], ["stall"], [500, "wrong"], ["wrong"]])
 def test_what_passes_is_tried_again(server: Server, tmp_path: Path, faults: list[int | str]) -> None:
     server.faults["a.bin"] = faults
-    assert fetch(place_at(server, tmp_path / "cache")).read_bytes() == DATA
+    assert fetch(place_at(server, tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +101,82 @@ def test_what_stays_is_one_error_soon(server: Server, tmp_path: Path, fault: int
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+def test_whoever_waited_for_a_fetch_that_failed_fails_with_it(server: Server, tmp_path: Path) -> None:
+    place = place_at(server, tmp_path / "cache", tries=2)
+    server.faults["a.bin"] = ["stall"] * 99
+    began = time.monotonic()
+    with ThreadPoolExecutor(4) as threads, multiprocessing.get_context("spawn").Pool(1) as processes:
+        results = processes.map_async(failure, [place])
+        told = [*threads.map(failure, [place] * 4), *results.get(60)]
+    # A process takes its time to start, and one that came later tries for itself.
+    assert all("cannot be fetched after 2 tries" in text for text in told)
+    assert time.monotonic() - began < 8
+    assert server.got["/a.bin"] <= 4
+    server.faults.clear()
+    assert fetch(place)
+
+
+def failure(place: Place) -> str:
+    with pytest.raises(UserError) as raised:
+        fetch(place)
+    return str(raised.value)
+
+
+def test_a_server_without_ranges(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    assert fetch(place_at(server, tmp_path / "cache", tries=1))
+    assert server.got["/a.bin"] == 1
+
+
+def test_a_damaged_index_in_the_cache_is_fetched_again_once(server: Server, tmp_path: Path) -> None:
+    place = place_at(server, tmp_path / "cache")
+    assert place.read("a.bin", HASH) == DATA
+    path_in(tmp_path / "cache").write_bytes(DATA[:1000])
+    assert place.read("a.bin", HASH) == DATA and server.got["/a.bin"] == 2
+
+
+def test_readers_do_not_mind_that_files_are_removed_meanwhile(tmp_path: Path) -> None:
+    """A cache for hardly one file, and many who use it."""
+    manifest = shards_of(tmp_path, 40, 2)
+    limit = max(shard.bytes for shard in manifest.files) + 600
+    wanted = stream_at(tmp_path / "shards", None).read(np.arange(40)).images
+    with serving(tmp_path / "shards") as server:
+
+        def read(number: int) -> bool:
+            remote = Remote(tmp_path / "cache", limit_bytes=limit, tries=2, pause_seconds=0.01)
+            stream = stream_at(server.address, remote, cache_bytes=0)
+            requests = [(np.arange(start, start + 8), None) for start in range(0, 40, 8)]
+            with Loader(stream, requests, threads=2) as batches:
+                return bool((np.concatenate([batch.images for batch in batches]) == wanted).all())
+
+        with ThreadPoolExecutor(3) as threads:
+            assert all(threads.map(read, range(3)))
+
+
+def test_a_phase_fetches_only_the_level_that_it_reads(tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "images", 24, size=64)
+    config = ShardingConfig(shard_samples=4, shuffle_seed=None)
+    write_shards(open_source(FolderImages(path=str(images))), tmp_path / "s", resolution=64, channels=3, config=config)
+    with serving(tmp_path / "s") as server:
+        remote = Remote(tmp_path / "cache", tries=2, pause_seconds=0.01)
+        stream = ImageStream(server.address, seed=0, resolution=64, channels=3, block_shards=2, remote=remote)
+
+        def fetched(level: int) -> set[str]:
+            server.got.clear()
+            for start in range(0, 24, 4):
+                stream.read(np.arange(start, start + 4), level)
+            until = time.monotonic() + 10
+            while stream._place._fetching and time.monotonic() < until:
+                time.sleep(0.01)
+            return {path.rpartition("/")[0] for path in server.got}
+
+        assert fetched(32) <= {"/r0032", ""} and not any(
+            path.endswith(".tar") and "r0" not in path for path in server.got
+        )
+        assert fetched(64) == {""}
+        assert len([path for path in server.got if path.endswith(".tar")]) == 6
+
+
 def test_no_server_at_all(tmp_path: Path) -> None:
     (tmp_path / "served").mkdir()
     with serving(tmp_path / "served") as server:
@@ -109,10 +191,12 @@ def test_the_oldest_files_make_room(server: Server, tmp_path: Path) -> None:
         (tmp_path / "served" / name).write_bytes(data)
     place = place_at(server, tmp_path / "cache", limit_bytes=3000)
 
-    def ask(name: str) -> Path:
-        return place.local(name, 1000, hashlib.sha256(files[name]).hexdigest())
+    def ask(name: str) -> None:
+        assert fetch(place, name, files[name])
 
-    paths = {name: ask(name) for name in "bcd"}
+    for name in "bcd":
+        ask(name)
+    paths = {name: path_in(tmp_path / "cache", files[name]) for name in "bcd"}
     for age, name in enumerate("cdb"):
         os.utime(paths[name], (1000 + age, 1000 + age))
     ask("c")  # used again: d is the oldest now
@@ -135,11 +219,10 @@ def test_a_full_disk(server: Server, tmp_path: Path) -> None:
         place = place_at(server, disk / "cache")
         other = DATA[::-1]
         (tmp_path / "served" / "b.bin").write_bytes(other)
-        assert fetch(place).exists()
-        second = place.local("b.bin", len(other), hashlib.sha256(other).hexdigest())  # the first makes room
-        assert second.read_bytes() == other
+        assert fetch(place)
+        assert fetch(place, "b.bin", other)  # the first makes room
         (disk / "rest").write_bytes(bytes(800_000))
-        second.unlink()
+        path_in(disk / "cache", other).unlink()
         (disk / "more").write_bytes(bytes(2_000_000))
         with pytest.raises(UserError, match=r"the cache .* cannot be written \(No space left on device\)"):
             fetch(place)
@@ -152,31 +235,30 @@ def test_a_killed_transfer_leaves_nothing_that_counts(server: Server, tmp_path: 
     place = place_at(server, tmp_path / "cache", stall_seconds=60)
     process = multiprocessing.get_context("spawn").Process(target=fetch, args=(place,))
     process.start()
-    while not list((tmp_path / "cache").rglob("*.tmp")):
+    while not server.got["/a.bin"]:
         time.sleep(0.01)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert fetch(place).read_bytes() == DATA
+    assert fetch(place)
     assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
 def test_hints_are_fetched_meanwhile(server: Server, tmp_path: Path) -> None:
     place = place_at(server, tmp_path / "cache")
-    place.wanted("a.bin", len(DATA), HASH)
-    place.wanted("nothing", 5, "0" * 64)
-    path, until = tmp_path / "cache" / HASH[:2] / HASH, time.monotonic() + 10
+    place.wanted([("nothing", 5, "0" * 64), ("a.bin", len(DATA), HASH)])
+    path, until = path_in(tmp_path / "cache"), time.monotonic() + 10
     while not path.exists() and time.monotonic() < until:
         time.sleep(0.01)
     asked = server.got["/a.bin"]
-    assert fetch(place) == path and server.got["/a.bin"] == asked
+    assert fetch(place) and server.got["/a.bin"] == asked
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b", "a\\..\\b", "c:/x"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     for place in (Place(tmp_path), Place("http://127.0.0.1:9/x", Remote(tmp_path))):
         with pytest.raises(UserError, match="leads out of it"):
-            place.local(name, 1, HASH)
+            place.opened(name, 1, HASH)
         with pytest.raises(UserError, match="leads out of it"):
             place.read(name)
 

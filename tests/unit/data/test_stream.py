@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import threading
 from pathlib import Path
 
@@ -8,7 +11,8 @@ import pytest
 
 from advgen.data.decode import box_mean
 from advgen.data.loader import Loader
-from advgen.data.manifest import Manifest
+from advgen.data.manifest import MANIFEST, Manifest, dump_manifest, index_name
+from advgen.data.places import Place
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from tests.unit.data.make import picture, shards_of
@@ -135,6 +139,57 @@ def test_many_shards_share_few_open_files(tmp_path: Path, monkeypatch: pytest.Mo
         images = [batch.images for batch in batches]
     assert all((image == images[0]).all() for image in images)
     assert len(stream._shards._opened) <= 2
+
+
+def test_an_index_is_read_once_however_few_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advgen.data.open_shards.MAX_OPEN", 2)
+    shards_of(tmp_path, 30, 2, classes=2)
+    read: list[str] = []
+    stream = stream_of(tmp_path / "shards", cache_bytes=0, balanced=True)
+    place = stream._shards._place
+    monkeypatch.setattr(place, "read", lambda name, sha256: read.append(name) or Place.read(place, name, sha256))
+    samples = stream.read(np.arange(60))
+    assert read == []  # all were read for their labels
+    assert samples.labels is not None and (np.bincount(samples.labels) == 30).all()
+    monkeypatch.setattr("advgen.data.open_shards.INDEX_BYTES", 3 * 2 * 24)  # three shards
+    again = stream_of(tmp_path / "shards", cache_bytes=0, balanced=True)
+    assert len(again._shards._indexes) == 3 and (again.read(np.arange(60)).images == samples.images).all()
+
+
+LINE = ["00000000", None, "0.png", [[512, 10]]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([["a", None, "n", [[512, 1 << 42]]]] * 3, "lies outside the"),
+        ([["a", None, "n", [[1 << 70, 10]]]] * 3, "lies outside the"),
+        ([["a", None, "n", [[-5, 10]]]] * 3, "lies outside the"),
+        ([["a", None, "n", [["x", "y"]]]] * 3, "lies outside the"),
+        ([["a", None, "n", [[512]]]] * 3, "not enough values"),
+        ([["a", None, "n", [[512, 10]] * 2]] * 3, "has 2 parts, the manifest says 1"),
+        ([["a", None]] * 3, "not enough values"),
+        ([["a", None, "n", 7]] * 3, "not iterable"),
+        ([["a", 1 << 70, "n", [[512, 10]]]] * 3, "the manifest has 0 classes"),
+        ([[7, None, "n", [[512, 10]]]] * 3, "is no sample"),
+        ([5, 6, 7], "is no index of its shard"),
+        ([LINE], "lists 1 samples, the manifest says 3"),
+        (b"{x\n" * 3, "is no index of its shard"),
+        (b"[" * 100_000, "is no index of its shard"),
+        (b"\xff\xfe", "is no index of its shard"),
+    ],
+)
+def test_an_index_that_cannot_be_true_is_refused_by_name(tmp_path: Path, lines, message: str) -> None:  # type: ignore[no-untyped-def]
+    """Its checksum fits: whoever made the shards made it so."""
+    manifest = shards_of(tmp_path, 6, 3)
+    folder, first = tmp_path / "shards", manifest.shards[0]
+    data = lines if isinstance(lines, bytes) else "".join(json.dumps(line) + "\n" for line in lines).encode()
+    (folder / index_name(first.name)).write_bytes(data)
+    forged = dataclasses.replace(first, index_sha256=hashlib.sha256(data).hexdigest())
+    changed = dataclasses.replace(manifest, shards=(forged, *manifest.shards[1:]))
+    (folder / MANIFEST).write_text(dump_manifest(changed))
+    with pytest.raises(UserError, match=r"shard-000000\.idx: .*" + message):
+        stream_of(folder).fetch(np.arange(3))
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
