@@ -13,8 +13,9 @@ from torch import nn
 
 from advgen.capabilities import Samples
 from advgen.config import Recipe, method_of
+from advgen.data.mixed import MixedStream
 from advgen.data.places import remote_of
-from advgen.data.stream import ImageStream, MixedStream, Stream
+from advgen.data.stream import ImageStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
 from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, check_game, sampling_networks

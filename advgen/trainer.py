@@ -7,7 +7,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from advgen.capabilities import Concludes
-from advgen.capabilities import Samples as SamplesGame
 from advgen.clock import Clock, Stopwatch
 from advgen.data.loader import Loader
 from advgen.data.parts import Replaced
 from advgen.data.stream import Stream
 from advgen.errors import AgreedError, UserError
 from advgen.game import Batch, Game, ImageSpec, Phase, Progress, Timeline, check_game, sampling_networks
-from advgen.images import grid, save_png, to_bytes
+from advgen.pictures import Pictures
 from advgen.runtime.checkpoint import (
     Checkpoint,
     StoredMoments,
@@ -45,7 +44,6 @@ from advgen.runtime.tracking import JsonLines, Mirror
 from advgen.runtime.transfer import Transfer
 from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
-from advgen.seeds import Noise
 from advgen.turns import NotFinite, Step, Table, averages_of
 from advgen.watch import Status, Watch
 
@@ -107,6 +105,7 @@ class Trainer:
         self.averages = {average.name: network for average, network in averages}
         prepare(game, self.config)
         self._table = Table(self.networks, averages, world, self.config, setting.seed, dtype, setting.spec.classes > 0)
+        self._pictures = Pictures(game, stream, self._table, setting.spec, folder.samples)
         self._saver = Saver(folder, world, self.config)
         self._logs: dict[str, JsonLines] = {}
         self._busy = Stopwatch()
@@ -168,7 +167,8 @@ class Trainer:
             return
         for log in self._logs.values():
             log.cut(0)
-        self._draw_reals()
+        if self.world.main:
+            self._pictures.reals()
         self._draw(self.timeline.at_start_of(0), "start")
         self._save({}, ended=-1)
 
@@ -362,32 +362,14 @@ class Trainer:
 
     def _draw(self, progress: Progress, event: str) -> None:
         """A grid of samples from the fixed latents."""
-        if not self.world.main or not isinstance(self.game, SamplesGame):
+        if not self.world.main:
             return
-        columns, count = self.config.sample_columns, self.config.sample_columns * self.config.sample_rows
-        positions = torch.arange(count, device=self.world.device)
-        noise = Noise(self.setting.seed, ("samples",), positions, self._table.dtype)
-        with torch.no_grad():
-            networks = sampling_networks(self.game, self.networks, self.averages)
-            images = self.game.sample(networks, progress, noise, self._conditions(count, progress.phase.resolution))
-        path = self.folder.samples / f"{self.clock.nimg:012d}{'-start' if event == 'start' else ''}.png"
-        save_png(path, grid(to_bytes(images).cpu(), columns))
+        networks = sampling_networks(self.game, self.networks, self.averages)
+        name = f"{self.clock.nimg:012d}{'-start' if event == 'start' else ''}"
+        path = self._pictures.draw(networks, progress, name)
+        if path is None:
+            return
         record = {"nimg": self.clock.nimg, "phase": progress.phase.name, "resolution": progress.phase.resolution}
-        self._logs["samples/index.jsonl"].write({**record, "file": path.name, "columns": columns, "event": event})
+        columns = {"columns": self.config.sample_columns, "event": event}
+        self._logs["samples/index.jsonl"].write({**record, "file": path.name, **columns})
         self.mirror.picture("samples", path, self.clock.nimg)
-
-    def _conditions(self, count: int, resolution: int) -> Batch | None:
-        """Classes in turn, and the label maps of the first positions."""
-        spec = self.setting.spec
-        if not spec.conditional:
-            return None
-        batch = self._table.batch(self.stream.read(np.arange(count), resolution))
-        if not spec.classes:
-            return batch
-        return replace(batch, labels=torch.arange(count, device=self.world.device) % spec.classes)
-
-    def _draw_reals(self) -> None:
-        if self.world.main:
-            count = self.config.sample_columns * self.config.sample_rows
-            images = torch.from_numpy(self.stream.read(np.arange(count)).images)
-            save_png(self.folder.samples / "reals.png", grid(images, self.config.sample_columns))

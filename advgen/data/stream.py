@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advgen.data.decode import BadImage, box_mean, decode, decode_ids
+from advgen.data.decoded import Decoded
 from advgen.data.manifest import MANIFEST, Manifest, parse_manifest
 from advgen.data.open_shards import OpenShards
-from advgen.data.order import Balanced, Mixture, Order, Positions, Shuffled
-from advgen.data.parts import IDS, Replaced, Samples, merged
+from advgen.data.order import Balanced, Order, Positions, Shuffled
+from advgen.data.parts import IDS, Replaced, Samples
 from advgen.data.places import Place, Remote
 from advgen.errors import UserError
 from advgen.seeds import key_of
@@ -95,7 +95,7 @@ class ImageStream:
         self._order: Order = Shuffled(seed, sizes, block_shards, lanes)
         if balanced:
             self._order = self._balanced(sizes)
-        self._cache = _Cache(self.manifest, 0 if len(self.manifest.parts) > 1 else cache_bytes)
+        self._cache = Decoded(self.manifest, 0 if len(self.manifest.parts) > 1 else cache_bytes)
         self._hinted: tuple[int, tuple[int, ...]] = (0, ())
         self._own = threading.local()
         self._words = functools.lru_cache(32)(self._draw)
@@ -318,54 +318,8 @@ class ImageStream:
         return np.array([self._shards.labels(s)[p] for s, p in zip(shards, places, strict=True)], np.int64)
 
 
-class MixedStream:
-    """Several sets, mixed by weight."""
-
-    def __init__(self, streams: list[ImageStream], weights: list[float], *, seed: int, lanes: int = 1) -> None:
-        """
-        Args:
-            streams: of the same size, channels, parts and classes.
-            weights: share of each, relative.
-            seed: of the mixture.
-            lanes: canonical nodes.
-
-        Raises:
-            UserError: sets that do not go together, or a weight that is too small.
-        """
-        first = streams[0].manifest
-        for stream in streams[1:]:
-            other = stream.manifest
-            names = [each.name for each in first.classes], [each.name for each in other.classes]
-            if names[0] != names[1] or first.parts != other.parts:
-                raise UserError(
-                    f"{stream}: its classes or parts are not those of the first set, so they cannot be mixed. "
-                    "Shard them with the same classes."
-                )
-        try:
-            self._mixture = Mixture(seed, weights, lanes)
-        except ValueError as error:
-            raise UserError(f"data.mix: {error}; such a set would hardly be seen.") from None
-        self.streams = streams
-        self._made_of = (streams, weights, seed, lanes)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _mixed, self._made_of
-
-    def read(self, positions: Positions, level: int | None = None) -> Samples:
-        """See :meth:`ImageStream.read`."""
-        positions = np.asarray(positions, np.int64)
-        sets, within = self._mixture.split(positions)
-        rows = [(np.flatnonzero(sets == number), number) for number in range(len(self.streams))]
-        parts = [(mine, self.streams[number].read(within[mine], level)) for mine, number in rows if len(mine)]
-        return merged(parts, len(positions))
-
-
 def _opened(made_of: dict[str, Any]) -> ImageStream:
     return ImageStream(**made_of)
-
-
-def _mixed(streams: list[ImageStream], weights: list[float], seed: int, lanes: int) -> MixedStream:
-    return MixedStream(streams, weights, seed=seed, lanes=lanes)
 
 
 def _size(height: int, width: int, _: int) -> str:
@@ -374,33 +328,3 @@ def _size(height: int, width: int, _: int) -> str:
 
 def _channels(part: str, manifest: Manifest) -> int:
     return 1 if part == "line_art" else manifest.channels
-
-
-class _Cache:
-    """Decoded images of the first samples, as many as fit; one array a level.
-
-    Nothing is evicted image by image: an epoch visits every sample once, in another order each time, so that
-    keeping a fixed part is hit as often as anything can be. A new level pushes out the one used longest ago.
-    """
-
-    def __init__(self, manifest: Manifest, budget: int) -> None:
-        self._manifest, self._budget = manifest, budget
-        self._levels: OrderedDict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._levels)
-
-    def of_level(self, level: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """(images uint8 [m, channels, level, w], whether each is there bool [m]) of the first m samples."""
-        manifest = self._manifest
-        with self._lock:
-            if level not in self._levels:
-                shape = (manifest.channels, level, manifest.width * level // manifest.height)
-                each = shape[0] * shape[1] * shape[2]
-                kept = min(manifest.samples, self._budget // each)
-                while self._levels and sum(i.nbytes for i, _ in self._levels.values()) + kept * each > self._budget:
-                    self._levels.popitem(last=False)
-                self._levels[level] = (np.empty((kept, *shape), np.uint8), np.zeros(kept, bool))
-            self._levels.move_to_end(level)
-            return self._levels[level]

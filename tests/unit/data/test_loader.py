@@ -15,10 +15,11 @@ from webdataset.compat import WebDataset
 
 from advgen.data.config import FolderImages, ShardingConfig
 from advgen.data.loader import Loader
+from advgen.data.mixed import MixedStream
 from advgen.data.parts import Replaced
 from advgen.data.shards import load_manifest, write_shards
 from advgen.data.sources import open_source
-from advgen.data.stream import ImageStream, MixedStream
+from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from tests.unit.data.make import folder_of, picture, shards_of, uneven_shards
 

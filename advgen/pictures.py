@@ -1,0 +1,74 @@
+"""The pictures that a run leaves while it trains: grids of samples from fixed latents, and of real images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from advgen.capabilities import Samples
+from advgen.data.stream import Stream
+from advgen.game import Batch, Game, ImageSpec, Progress
+from advgen.images import grid, save_png, to_bytes
+from advgen.runtime.config import TrainingConfig
+from advgen.seeds import Noise
+from advgen.turns import Table
+
+
+class Pictures:
+    """Draws grids into a folder."""
+
+    def __init__(self, game: Game, stream: Stream, table: Table, spec: ImageSpec, folder: Path) -> None:
+        """
+        Args:
+            game: may be one that draws nothing; then only real images are shown.
+            stream: of the training images.
+            table: device, types and seed of the run.
+            spec: what the data provide.
+            folder: where to.
+        """
+        self._game, self._stream, self._table, self._spec, self._folder = game, stream, table, spec, folder
+
+    @property
+    def _config(self) -> TrainingConfig:
+        return self._table.config
+
+    @property
+    def _count(self) -> int:
+        return self._config.sample_columns * self._config.sample_rows
+
+    def draw(self, networks: Mapping[str, nn.Module], progress: Progress, name: str) -> Path | None:
+        """Write a grid of samples; None if the game draws none.
+
+        Args:
+            networks: to draw with.
+            progress: where the run stands.
+            name: of the file, without its ending.
+        """
+        if not isinstance(self._game, Samples):
+            return None
+        positions = torch.arange(self._count, device=self._table.world.device)
+        noise = Noise(self._table.seed, ("samples",), positions, self._table.dtype)
+        with torch.no_grad():
+            images = self._game.sample(networks, progress, noise, self._like(progress.phase.resolution))
+        path = self._folder / f"{name}.png"
+        save_png(path, grid(to_bytes(images).cpu(), self._config.sample_columns))
+        return path
+
+    def reals(self) -> None:
+        """Write a grid of the first real images."""
+        images = torch.from_numpy(self._stream.read(np.arange(self._count)).images)
+        save_png(self._folder / "reals.png", grid(images, self._config.sample_columns))
+
+    def _like(self, resolution: int) -> Batch | None:
+        """Classes in turn, and the label maps of the first positions."""
+        if not self._spec.conditional:
+            return None
+        batch = self._table.batch(self._stream.read(np.arange(self._count), resolution))
+        if not self._spec.classes:
+            return batch
+        return replace(batch, labels=torch.arange(self._count, device=self._table.world.device) % self._spec.classes)
