@@ -86,7 +86,7 @@ def test_levels_are_decoded_and_counted(tmp_path: Path) -> None:
     whole = (tmp_path / "shards" / tar).read_bytes()
     assert f"{tar}:00000000 (made from 0.png) is no image" in forged(0, tar, whole[:512] + bytes(99) + whole[611:])
     lines = (tmp_path / "shards" / tar).with_suffix(".idx").read_bytes().splitlines(keepends=True)
-    assert f"{tar}: has 2 samples, the manifest says 3" in forged(0, tar, whole, b"".join(lines[:2]))
+    assert "it lists 2 samples, the manifest says 3" in forged(0, tar, whole, b"".join(lines[:2]))
     other = forged(0, tar, whole, b"".join([lines[1], lines[0], lines[2]]))
     assert f"{tar}: holds other samples than shard-000000.tar" in other
     forged(0, tar, whole, b"".join(lines))
