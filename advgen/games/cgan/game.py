@@ -41,19 +41,17 @@ class CGan:
             )
         self.config, self.classes, self.resolution = config, spec.classes, spec.resolution
         self.loss = LOSSES[config.adversarial]
-        self.networks: dict[str, nn.Module]
         if config.architecture == "mlp":
-            self.networks = {
-                "generator": MlpGenerator(config.latents, spec),
-                "discriminator": MlpDiscriminator(spec),
-            }
+            generator, discriminator = MlpGenerator(config.latents, spec), MlpDiscriminator(spec)
         else:
             spectral = Layers(SpectralConv2d, SpectralLinear, SpectralEmbedding)
-            self.networks = {
-                "generator": ResnetGenerator(config, spec),
-                "discriminator": ResnetDiscriminator(config, spec, spectral if config.spectral_norm else Layers()),
-            }
-        self.networks |= augment_networks(config.augment)
+            generator = ResnetGenerator(config, spec)
+            discriminator = ResnetDiscriminator(config, spec, spectral if config.spectral_norm else Layers())
+        self.networks: Mapping[str, nn.Module] = {
+            "generator": generator,
+            "discriminator": discriminator,
+            **augment_networks(config.augment),
+        }
         self.averages: Sequence[Average] = [
             Average("generator_ema", of="generator", after="generator", decay=config.average)
         ]
