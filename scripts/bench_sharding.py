@@ -35,7 +35,7 @@ from advgen.data.fitting import Fit, Shape  # noqa: E402
 from advgen.data.shards import level_heights, write_shards  # noqa: E402
 from advgen.data.sources import open_source  # noqa: E402
 
-FROM, TO, IMAGES = 512, 256, 1500
+FROM, TO, IMAGES = 512, 256, 6000
 
 
 def pictures() -> dict[str, Image.Image]:
@@ -87,7 +87,7 @@ def speed(folder: Path, rounds: int) -> None:
 def transcode(images: Path) -> float:
     """Images a second of what a process of `advgen shard` does to each image, on one core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    files = [path.read_bytes() for path in sorted(images.iterdir())[: IMAGES // 2]]
+    files = [path.read_bytes() for path in sorted(images.iterdir())[:1000]]
     config = ShardingConfig(format="jpeg")
     fit = Fit(Shape(TO, TO, 3), config, level_heights(TO, TO, "auto"), raw=True)
     fit({"image": files[0]})
