@@ -74,22 +74,3 @@ def merged(parts: list[tuple[NDArray[np.int64], Samples]], count: int) -> Sample
         replaced += samples.replaced
     arrays.setdefault("labels", None)  # type: ignore[arg-type]
     return Samples(**arrays, replaced=replaced)
-
-
-def instance_edges(instance_map: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Where an instance meets another: pixels that differ from one of their four neighbours (pix2pixHD, section 3.3).
-
-    Args:
-        instance_map: int32 [..., h, w].
-
-    Returns:
-        bool [..., h, w].
-    """
-    edges = np.zeros(instance_map.shape, bool)
-    across = instance_map[..., :, 1:] != instance_map[..., :, :-1]
-    down = instance_map[..., 1:, :] != instance_map[..., :-1, :]
-    edges[..., :, 1:] |= across
-    edges[..., :, :-1] |= across
-    edges[..., 1:, :] |= down
-    edges[..., :-1, :] |= down
-    return edges

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advgen.data import parts
 from advgen.errors import UserError
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.encoder import Encoder, find_instances, means, spread
@@ -200,7 +199,6 @@ def test_edges_of_instances(shape: tuple[int, int]) -> None:
     expected = np.stack([reference.edges(own) for own in ids])
     found = instance_edges(torch.from_numpy(ids)).numpy()
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(found, parts.instance_edges(ids.astype(np.int32)))
 
 
 def test_one_hot_maps_leave_out_what_is_no_class() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from webdataset.compat import WebDataset
@@ -246,7 +247,7 @@ def test_crops_and_flips_treat_all_parts_alike(tmp_path: Path) -> None:
     from PIL import Image
 
     from advgen.data.config import PairedImages
-    from advgen.data.parts import instance_edges
+    from advgen.nn.boundaries import instance_edges
 
     random = np.random.RandomState(0)
     for part in ("images", "labels", "instances", "lines"):
@@ -281,7 +282,7 @@ def test_crops_and_flips_treat_all_parts_alike(tmp_path: Path) -> None:
         assert batch.label_map is not None and batch.instance_map is not None and batch.line_art is not None
         assert (batch.images[:, 0] == batch.label_map * 50).all() and (batch.line_art[:, 0] == batch.images[:, 0]).all()
         assert (batch.instance_map == batch.label_map * 70_000).all()
-        edges = instance_edges(batch.instance_map)
+        edges = instance_edges(torch.from_numpy(batch.instance_map)).numpy()
         across = batch.instance_map[..., 1:] != batch.instance_map[..., :-1]
         assert edges.any() and edges[..., 1:][across].all() and edges[..., :-1][across].all() and not edges.all()
         seen |= {image.tobytes() for image in batch.images}
