@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 
     facts = inspect(given.place)
     if given.json:
-        console.print(json.dumps(facts, indent=1), markup=False)
+        console.print(json.dumps(facts, indent=1))
     else:
         {"run": _run, "checkpoint": _checkpoint, "file": _file}[facts["kind"]](facts)
     return 1 if facts["damaged"] else 0
@@ -87,7 +87,7 @@ def _checkpoint(facts: dict[str, Any]) -> None:
 def _file(facts: dict[str, Any]) -> None:
     console.print(f"{facts['path']}: {decimal(facts['bytes'])}")
     for key, value in facts["metadata"].items():
-        console.print(f"{key}: {value}", markup=False)
+        console.print(f"{key}: {value}")
     table = Table("tensor", "type", "shape", "mean", "deviation", "largest", "not finite")
     for row in facts["tensors"]:
         numbers = [f"{row[key]:.4g}" if row[key] is not None else "" for key in ("mean", "deviation", "largest")]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.text import Text
+
 from advgen.clock import duration
 from advgen.config import Recipe, method_of
 from advgen.data.config import DataSet, EarthTiles, FolderImages, PairedImages
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> int:
 
 
 def _stage(stages: StageLog, name: str, inputs: object, action) -> None:  # type: ignore[no-untyped-def]
-    console.rule(f"[bold]{name}", align="left")
+    console.rule(Text(name, style="bold"), align="left")
     began = time.monotonic()
     ran = stages.run(name, inputs, action)
     console.print(f"{name}: {duration(time.monotonic() - began)}" if ran else f"{name}: done before, skipped")

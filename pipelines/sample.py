@@ -67,7 +67,7 @@ def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     like = None if labels is None else Batch(torch.empty(count, 0), torch.tensor(labels))
     images = Drawer(recipe, folder).draw(count, given.seed, like)
     save_png(given.out, grid(images, given.columns, given.magnify))
-    console.print(f"{given.out}: {count} samples", markup=False)
+    console.print(f"{given.out}: {count} samples")
     return 0
 
 
@@ -97,5 +97,5 @@ def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
         for style in range(given.styles):
             path = given.out if single else given.out / (f"{name}-{style}.png" if given.styles > 1 else f"{name}.png")
             save_png(path, grid(drawer.draw(1, given.seed + style, like), 1, given.magnify))
-    console.print(f"{given.out}: {len(maps) * given.styles} pictures", markup=False)
+    console.print(f"{given.out}: {len(maps) * given.styles} pictures")
     return 0
