@@ -20,8 +20,8 @@ from tests.distributed.runs import (
 )
 
 # 20 steps of 16 images: four in each of train 4, fade 8, train 8, fade 16, train 16; Adam begins anew at each.
-# Every case runs in float32, with the tolerance that rounding through Adam asks for, and one in float64 too, where
-# anything but rounding would stand out.
+# Some cases run in float32, with the tolerance that rounding through Adam asks for, and some in float64, where anything
+# but rounding stands out.
 CASES: dict[str, dict[str, Any]] = {
     "wgan-gp, groups within a rank": {"game__minibatch_group": 4},
     "wgan-gp, the whole batch as one group": {"game__minibatch_group": None},
@@ -31,7 +31,12 @@ CASES: dict[str, dict[str, Any]] = {
         "game__loss": {"kind": "relativistic", "r1_gamma": 1.0, "r1_every": 2, "r2_gamma": 1.0, "r2_every": 1},
     },
     "float64, the whole batch as one group": {"game__minibatch_group": None, "training__precision": "float64"},
-    "moments kept over phases, two critic updates": {"game__reset_optimizers": False, "game__critic_repeats": 2},
+    # In float32 this one meets a kink of a rectifier, which amplifies rounding to 4e-4 on some kinds of CPU.
+    "float64, moments kept over phases, two critic updates": {
+        "training__precision": "float64",
+        "game__reset_optimizers": False,
+        "game__critic_repeats": 2,
+    },
 }
 
 # The bias of the critic's last layer cancels in a difference of scores; with the drift term its gradient is a sum of
