@@ -10,11 +10,13 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from advgen.capabilities import Samples
@@ -195,11 +197,16 @@ class Evaluator:
         """Whose labels and maps generated images are to have: those that were not trained on, where there are any."""
         return self.reals.held_out or self.reals.train
 
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """Of the samples whose labels and maps are taken."""
+        return permutation(key_of(self.config.seed, "conditions"), len(self._given))
+
     def _conditions(self, start: int, stop: int, resolution: int) -> Batch | None:
         """Of generated images, by their numbers: those of the real images in an order of the evaluation's seed."""
         if not self.spec.conditional:
             return None
-        order = permutation(key_of(self.config.seed, "conditions"), len(self._given))
+        order = self._order
         samples = self._given.fetch(order[np.arange(start, stop) % len(order)], resolution)
         return batch_of(samples, self.device, labelled=self.spec.classes > 0)
 

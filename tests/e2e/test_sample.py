@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from advgen.data.shards import load_manifest
 from pipelines.__main__ import main
 from tests.distributed.runs import LABELLED, PAIRED, make_labelled_shards, make_paired_shards, write_recipe
 from tests.games.test_resume import GAME_SETTINGS, play
@@ -89,3 +91,15 @@ def test_what_does_not_fit_is_refused(place: Path, monkeypatch: pytest.MonkeyPat
         assert main(["sample", *arguments]) == 2, arguments
         assert message in " ".join(capsys.readouterr().err.split()), arguments
     assert not (place / "no.png").exists()
+
+
+@pytest.mark.parametrize("name", ["cgan", "pix2pixhd"])
+def test_figures_are_taken_with_the_data_s_labels_and_maps(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `demo` is not installed")
+    monkeypatch.chdir(place)
+    assert main(["evaluate", f"runs/{name}", "--metrics", "fd_lite0", "--samples", "8", "--latest"]) == 0
+    records = [json.loads(line) for line in (place / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+    digest = load_manifest(place / {"cgan": "labelled", "pix2pixhd": "paired"}[name]).digest
+    assert records and all(record["protocol"]["conditions"] == digest for record in records)
