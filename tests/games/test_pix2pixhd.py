@@ -105,6 +105,23 @@ def test_losses_of_both_players_are_those_of_one_forward() -> None:
     assert turn.update == "simultaneous" and [player.name for player in turn.players] == ["generator", "discriminator"]
 
 
+def test_regression_alone_trains_no_discriminators() -> None:
+    """The baseline that a GAN is compared with: pix2pix's L1 distance (Isola et al. 2017, eq. 3) and nothing else."""
+    alone = {"adversarial_weight": 0.0, "feature_matching_weight": 0.0, "l1_weight": 100.0}
+    game, batch = game_of(**alone), batch_of(2, 16, 16)
+    for phase in game.phases:
+        assert [player.name for player in phase.players] == ["generator"] and "discriminator" not in phase.trains
+    progress = Timeline(game.phases).at_end_of(2)
+    found = game.generator_loss(
+        Context(game.networks, progress, Noise(0, ("test",), torch.arange(2)), OneSlice()), batch
+    )
+    distance = np.abs(found.detached["fake"].double().numpy() - batch.images.double().numpy()).mean()
+    assert found.loss.item() == pytest.approx(100 * distance, rel=1e-5)
+    assert set(found.scalars) == {"loss", "l1"}
+    with pytest.raises(ValueError, match="every weight of the generator's loss is 0"):
+        game_of(**{**alone, "l1_weight": 0.0})
+
+
 @pytest.mark.parametrize(("height", "width"), [(16, 32), (18, 26), (21, 13)])
 def test_maps_of_any_size_are_painted(height: int, width: int) -> None:
     game = game_of()

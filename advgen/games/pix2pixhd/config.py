@@ -45,6 +45,10 @@ class Pix2PixHdConfig:
     """Halvings in the encoder."""
     styles: int = 10
     """Clusters of instance features a class, of which samples are drawn."""
+    adversarial_weight: float = 1.0
+    """Weight of the generator's least squares; 0 with feature_matching_weight 0 trains no discriminators."""
+    l1_weight: float = 0.0
+    """Weight of the mean absolute difference of real and fake, as in pix2pix (Isola et al. 2017)."""
     feature_matching_weight: float = 10.0
     """Weight of the distance between the discriminators' features of real and fake; 0 for none."""
     perceptual: Literal["none", "vgg19", "lite0"] = "vgg19"
@@ -84,13 +88,28 @@ class Pix2PixHdConfig:
                 raise ValueError(f"{name} must be at least 1")
         for name in (
             *("global_blocks", "enhancers", "local_blocks", "encoder_features", "feature_matching_weight"),
-            *("perceptual_weight", "global_decay_kimg", "frozen_kimg", "joint_decay_kimg", "pool_size"),
+            *(
+                "adversarial_weight",
+                "l1_weight",
+                "perceptual_weight",
+                "global_decay_kimg",
+                "frozen_kimg",
+                "joint_decay_kimg",
+                "pool_size",
+            ),
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
+        if not (self.judged or self.l1_weight or (self.perceptual != "none" and self.perceptual_weight)):
+            raise ValueError("every weight of the generator's loss is 0; give one of them a value")
         if self.ngf % (1 << self.enhancers):
             raise ValueError(f"ngf must be a multiple of 2^enhancers, {1 << self.enhancers}")
         if self.learning_rate <= 0 or self.global_kimg <= 0 or self.joint_kimg <= 0:
             raise ValueError("learning_rate, global_kimg and joint_kimg must be positive")
         if self.global_decay_kimg > self.global_kimg or self.joint_decay_kimg > self.joint_kimg:
             raise ValueError("a decay must not be longer than the training whose end it is")
+
+    @property
+    def judged(self) -> bool:
+        """Whether discriminators have a part in the generator's loss."""
+        return self.adversarial_weight > 0 or self.feature_matching_weight > 0

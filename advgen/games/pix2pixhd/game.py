@@ -78,10 +78,9 @@ class Pix2PixHd:
         config, generator = self.config, cast(Generator, self.networks["generator"])
         trained = ("generator", *(name for name in ("encoder",) if name in self.networks))
         # Both losses are taken of one forward, before either network moves, as in the released code.
-        players = (
-            Player("generator", trained, config.optimizer, self.generator_loss),
-            Player("discriminator", ("discriminator",), config.optimizer, self.discriminator_loss),
-        )
+        players = (Player("generator", trained, config.optimizer, self.generator_loss),)
+        if config.judged:
+            players += (Player("discriminator", ("discriminator",), config.optimizer, self.discriminator_loss),)
         turns = (Turn(players, update="simultaneous"),)
         found: list[Phase] = []
         end = 0.0
@@ -97,7 +96,7 @@ class Pix2PixHd:
                     resolution=self.spec.resolution >> (config.enhancers - stage),
                     batch_size=config.batch_size,
                     turns=turns,
-                    trains=(*trains, "discriminator"),
+                    trains=(*trains, *(("discriminator",) if config.judged else ())),
                     learning_rates={player.name: rate for player in players},
                     reset_optimizers=reset,
                 )
@@ -160,24 +159,21 @@ class Pix2PixHd:
         return like.instance_map
 
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
-        """LSGAN over all scales, feature matching and the perceptual distance; the fake is left to the other player."""
-        config, discriminator = self.config, context.networks["discriminator"]
+        """LSGAN over all scales, feature matching and distances to the real; the fake is left to the other player."""
+        config = self.config
         condition = inputs = self.condition(batch, batch.images.dtype)
         if config.encoder_features:
             instances = find_instances(self._instances(batch))
             rows = context.networks["encoder"](batch.images, instances)
             inputs = torch.cat((condition, spread(rows, instances)), dim=1)
         fake = context.networks["generator"](inputs, self._stage(context.progress.phase))
-        found = discriminator(condition, fake)
-        # The released code halves the discriminator's least squares alone.
-        total = 2 * matching.over_scales(least_squares_generator, found)
-        scalars = {"adversarial": total.detach()}
-        if config.feature_matching_weight:
-            with torch.no_grad():
-                real = discriminator(condition, batch.images)
-            distance = matching.feature_matching(real, found)
-            total = total + config.feature_matching_weight * distance
-            scalars["feature_matching"] = distance.detach()
+        total, scalars = fake.new_zeros(()), {}
+        if config.judged:
+            total, scalars = self._judged(context.networks["discriminator"], condition, batch.images, fake)
+        if config.l1_weight:
+            distance = matching.absolute_distance(batch.images, fake)
+            total = total + config.l1_weight * distance
+            scalars["l1"] = distance.detach()
         if config.perceptual != "none" and config.perceptual_weight:
             assert self._perceptual is not None, "a game that is trained is handed its perceptual network"
             network = self._perceptual.to(fake.device, fake.dtype)
@@ -186,6 +182,22 @@ class Pix2PixHd:
             total = total + config.perceptual_weight * distance
             scalars["perceptual"] = distance.detach()
         return Outcome(total, {"loss": total.detach(), **scalars}, {"fake": fake.detach()})
+
+    def _judged(
+        self, discriminator: nn.Module, condition: Tensor, images: Tensor, fake: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The part of the generator's loss that discriminators have, and its scalars."""
+        config, found = self.config, discriminator(condition, fake)
+        # The released code halves the discriminator's least squares alone.
+        adversarial = 2 * matching.over_scales(least_squares_generator, found)
+        total, scalars = config.adversarial_weight * adversarial, {"adversarial": adversarial.detach()}
+        if config.feature_matching_weight:
+            with torch.no_grad():
+                real = discriminator(condition, images)
+            distance = matching.feature_matching(real, found)
+            total = total + config.feature_matching_weight * distance
+            scalars["feature_matching"] = distance.detach()
+        return total, scalars
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
         """LSGAN over all scales, on the generator's fakes or on older ones of the pool."""
