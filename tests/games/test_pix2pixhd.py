@@ -107,7 +107,7 @@ def test_losses_of_both_players_are_those_of_one_forward() -> None:
 
 def test_regression_alone_trains_no_discriminators() -> None:
     """The baseline that a GAN is compared with: pix2pix's L1 distance (Isola et al. 2017, eq. 3) and nothing else."""
-    alone = {"adversarial_weight": 0.0, "feature_matching_weight": 0.0, "l1_weight": 100.0}
+    alone: dict[str, Any] = {"adversarial_weight": 0.0, "feature_matching_weight": 0.0, "l1_weight": 100.0}
     game, batch = game_of(**alone), batch_of(2, 16, 16)
     for phase in game.phases:
         assert [player.name for player in phase.players] == ["generator"] and "discriminator" not in phase.trains
