@@ -53,7 +53,8 @@ def instances_of(labels: NDArray[np.uint8]) -> NDArray[np.uint16]:
     found = np.zeros(labels.shape, np.uint16)
     count = 0
     for value in np.unique(labels):
-        parts, number = ndimage.label(labels == value)
+        parts = np.empty(labels.shape, np.int32)
+        ndimage.label(labels == value, output=parts)
         found += np.where(parts > 0, parts + count, 0).astype(np.uint16)
-        count += number
+        count += int(parts.max())
     return found
