@@ -76,8 +76,8 @@ class CGan:
                 turns=(Turn(players),),
                 trains=("generator", "discriminator"),
                 learning_rates={player.name: rate for player in players},
-                # Batch normalisation takes its moments over the whole batch, and ADA counts its signs.
-                statistic_groups=1 if config.architecture == "resnet" or "augment" in self.networks else None,
+                # Batch normalisation takes its moments over the whole batch.
+                statistic_groups=1 if config.architecture == "resnet" else None,
             )
         ]
 

@@ -56,8 +56,6 @@ class Gan:
                 turns=(Turn(players),),
                 trains=("generator", "discriminator"),
                 learning_rates={player.name: LearningRate(config.learning_rate) for player in players},
-                # ADA's signs are counted over the whole batch.
-                statistic_groups=1 if "augment" in self.networks else None,
             )
         ]
 
