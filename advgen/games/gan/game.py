@@ -68,8 +68,10 @@ class Gan:
             power_iteration(context.networks["discriminator"])
         with torch.no_grad():
             fake = self._generate(context)
-        critics = (partial(self._scores, context, kind) for kind in ("real", "fake"))
-        total, real_scores, scalars = penalised(self.loss, self.config, context, *critics, batch.images, fake)
+        real_critic, fake_critic = (partial(self._scores, context, kind) for kind in ("real", "fake"))
+        total, real_scores, scalars = penalised(
+            self.loss, self.config, context, real_critic, fake_critic, batch.images, fake
+        )
         adapted = adapt(context.networks, context, real_scores)
         return Outcome(total, {"loss": total.detach(), **scalars, **adapted})
 
