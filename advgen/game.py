@@ -89,6 +89,10 @@ class Across(Protocol):
         """This rank's rows of what :meth:`gather` returned."""
         ...
 
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum over ranks of whole numbers, without graph; of a micro-batch, of what ranks hold of that one."""
+        ...
+
 
 class OneSlice:
     """One process holds the whole batch."""
@@ -102,6 +106,10 @@ class OneSlice:
     def own(self, rows: Tensor) -> Tensor:
         """The rows themselves."""
         return rows
+
+    def total(self, counts: Tensor) -> Tensor:
+        """The numbers themselves."""
+        return counts
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Step:
         """Micro-batch m of k is every k-th sample of the rank's share, from the m-th on."""
         table, engine = self._table, self._engines[player.name]
         count = engine.micro_batches
-        across: Across = table.world if count == 1 else Share(table.world.size * count)
+        across: Across = table.world if count == 1 else Share(table.world, count)
         shares: list[tuple[Context, Batch]] = []
         for m in range(count):
             noise = Noise(table.seed, ("train", player.name, repeat), positions[m::count], table.dtype)

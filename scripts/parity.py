@@ -68,6 +68,8 @@ GAMES: dict[str, dict[str, Any]] = {
         "hold_steps": 1,
     },
 }
+# With 1e-3 it meets a kink of a rectifier (7e-5 in float32, 4e-16 in float64).
+GAMES["progan-projection"] = {**GAMES["progan"], "conditioning": "projection", "learning_rate": 3e-4}
 PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
     "cgan": {False: {}},
     "gan": {True: {"r1_gamma": 10.0, "r1_every": 2}, False: {"r1_gamma": 0.0}},
@@ -76,6 +78,7 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
         True: {"loss": {"kind": "wgan_gp"}},
         False: {"loss": {"kind": "non_saturating", "r1_gamma": 0.0}},
     },
+    "progan-projection": {True: {"loss": {"kind": "wgan_gp"}}},
 }
 # Four steps in each of train 4, fade 8, train 8, fade 16, train 16; or twenty at 4. (With twenty at 16 pixels a unit
 # near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there. So
@@ -92,6 +95,7 @@ PHASES: dict[str, dict[bool, dict[str, Any]]] = {
         False: {"stabilize_kimg_by_resolution": {4: 0.32, 8: 0, 16: 0}, "fade_kimg": 0},
     },
 }
+PHASES["progan-projection"] = {True: PHASES["progan"][True]}
 ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero2_offload")
 EXEMPT = {
     "discriminator.blocks.4.dense1.bias": "progan with wgan_gp: the bias of the critic's last layer cancels in the "
@@ -124,7 +128,8 @@ class Case:
         path = folder / f"{prefix}-{self.name}.yaml"
         training = {"engine": self.engine, "accumulation": self.accumulation}
         changes = {f"training__{key}": value for key, value in training.items()}
-        changes.update({"cgan": LABELLED, "pix2pixhd": PAIRED}.get(self.game, {}))
+        data = {"cgan": LABELLED, "pix2pixhd": PAIRED, "progan-projection": LABELLED}
+        changes.update(data.get(self.game, {}))
         small = {"training__sample_rows": 1, "training__sample_columns": 1, "training__log_every_steps": 1}
         return write_recipe(path, name=f"{prefix}-{self.name}", game=game, **changes, **small)
 

@@ -35,6 +35,10 @@ class Slice:
         """This slice's rows."""
         return rows[self.index :: self.slices]
 
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum over the slices."""
+        return self.gather(counts[None]).sum(dim=0)
+
 
 def in_slices(count: int, play: Callable[[Slice], T]) -> list[T]:
     """What ``play`` gives in each of ``count`` slices, all at the same time."""

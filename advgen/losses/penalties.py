@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from advgen.game import Context
+from advgen.losses.adversarial import AdversarialLoss
 from advgen.losses.config import PenaltyConfig
 from advgen.precision import at_least_float32
 from advgen.seeds import Noise
@@ -114,3 +116,33 @@ def with_penalties(
     if config.drift > 0:
         loss = loss + config.drift * drift(real_scores)
     return loss, scalars
+
+
+def penalised(
+    adversarial: AdversarialLoss,
+    config: PenaltyConfig,
+    context: Context,
+    real_critic: Critic,
+    fake_critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The whole loss of a discriminator that judges reals and fakes one by one.
+
+    Args:
+        adversarial: the game's.
+        config: the game's penalties.
+        context: of the loss.
+        real_critic, fake_critic: images [n, ...] to scores [n], as reals and as fakes are shown and labelled.
+        real, fake: [n, ...], without graph.
+
+    Returns:
+        The loss, the scores at reals [n], and scalars: ``real_score``, ``fake_score`` and the penalties'.
+    """
+    real_scores, fake_scores = real_critic(real), fake_critic(fake)
+    scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
+    loss, step = adversarial.discriminator(real_scores, fake_scores), context.progress.step
+    total, penalties = with_penalties(
+        loss, real_critic, real, fake, real_scores, context.noise, step, config, fake_critic
+    )
+    return total, real_scores, scalars | penalties

@@ -54,9 +54,7 @@ class AdaptiveAugment(nn.Module):
 
     A loss runs once for each micro-batch, with a slice of the batch. So :meth:`adjust` goes by the images counted
     and not by calls: the last slice of the interval's last batch moves p, and all slices of a step see the same p. (A
-    batch size that changes within an interval ends it with the first slice that completes its new length.) Ranks'
-    scores are gathered; where ``across`` cannot gather, as under training.accumulation, it refuses: give such a phase
-    ``statistic_groups=1``, by which the validator refuses at once.
+    batch size that changes within an interval ends it with the first slice that completes its new length.)
 
     :meth:`observe` and :meth:`adjust` belong into the loss itself, not into a block whose forward is computed again
     in the backward pass (activation checkpointing), and after everything that calls the module: the penalty then
@@ -114,9 +112,10 @@ class AdaptiveAugment(nn.Module):
     @torch.no_grad()
     def observe(self, real_scores: Tensor, across: Across) -> None:
         """Count the signs of the scores [n] of augmented real images, over all ranks."""
-        scores = across.gather(at_least_float32(real_scores.detach()))
-        self.signs += (scores > 0).sum() - (scores < 0).sum()
-        self.count += len(scores)
+        signs = (real_scores > 0).sum() - (real_scores < 0).sum()
+        signs, count = across.total(torch.stack((signs, torch.full_like(signs, len(real_scores))))).unbind()
+        self.signs += signs
+        self.count += count
 
     @torch.no_grad()
     def adjust(self, batch_size: int) -> None:

@@ -35,10 +35,11 @@ def augmented(config: AugmentConfig, context: Context, images: Tensor, kind: str
 
 
 def adapt(networks: Mapping[str, nn.Module], context: Context, real_scores: Tensor) -> dict[str, Tensor]:
-    """Let ADA's probability follow the discriminator; last in its loss. Returns the probability, to be logged."""
+    """Let ADA's probability follow the discriminator; last in its loss. Returns the loss' own one, to be logged."""
     if "augment" not in networks:
         return {}
     augment = cast(AdaptiveAugment, networks["augment"])
+    used = augment.p.clone()
     augment.observe(real_scores, context.across)
     augment.adjust(context.progress.phase.batch_size)
-    return {"augment_p": augment.p.clone()}
+    return {"augment_p": used}

@@ -20,7 +20,7 @@ from accelerate.utils import (
 from torch import Tensor, nn
 
 from advgen.errors import UserError
-from advgen.game import OneSlice
+from advgen.game import Across, OneSlice
 from advgen.runtime.collectives import Gather
 from advgen.runtime.config import ZERO_STAGES, TrainingConfig
 from advgen.runtime.meeting import wait_for_first
@@ -199,16 +199,26 @@ class World:
         """This rank's rows of what :meth:`gather` returned."""
         return rows[self._slot :: self.size]
 
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum over ranks of whole numbers."""
+        if self._statistics is None:
+            return counts
+        summed = counts.detach().clone()
+        dist.all_reduce(summed, group=self._statistics)
+        return summed
+
 
 class Share:
     """One of the micro-batches that a rank's slice is cut into (:class:`advgen.game.Across`).
 
     Micro-batch m of k on rank r of n is the slice r + n m of n k. Nothing is gathered: the other micro-batches are not
-    there at the same time. The validator has refused what would need it.
+    there at the same time. The validator has refused what would need it. Sums are over the ranks alone, and a state may
+    add them up from micro-batch to micro-batch.
     """
 
-    def __init__(self, slices: int) -> None:
-        self.slices = slices
+    def __init__(self, world: Across, micro_batches: int) -> None:
+        self.slices = world.slices * micro_batches
+        self.total = world.total
 
     def gather(self, rows: Tensor) -> Tensor:
         """Refused.

@@ -82,10 +82,11 @@ def test_two_processes_equal_one(place: Path, case: str) -> None:
 
 
 @pytest.mark.slow
-def test_spectral_estimates_are_those_of_one_process(place: Path) -> None:
-    """They follow from weights alone: on two ranks, and where an update takes two micro-batches."""
+def test_state_of_spectral_estimates_and_ada_is_that_of_one_process(place: Path) -> None:
+    """On two ranks, where an update takes two micro-batches: weights alone and sums of signs make it."""
     game = {"kind": "gan", "latent_size": 8, "width": 4, "width_max": 8, "batch_size": 16, "total_kimg": 0.32}
     game |= {"spectral_norm": True, "loss": "relativistic", "r1_gamma": 1.0, "r2_gamma": 1.0}
+    game |= {"augment": {"kind": "ada", "target": -0.9, "kimg": 0.5, "interval": 3}}  # p rises whatever the scores are
     ends = []
     for processes in (1, 2):
         settings: dict[str, Any] = {"game": game, "training__precision": "float64"}
@@ -95,6 +96,7 @@ def test_spectral_estimates_are_those_of_one_process(place: Path) -> None:
         ends.append(final_tensors(place / "runs" / f"spectral-{processes}"))
     one, two = ends
     assert one.keys() == two.keys() and any(key.endswith(".u") for key in one)
+    assert one["networks/augment.p"] == two["networks/augment.p"] > 0
     assert max(np.abs(one[key] - two[key]).max() for key in one if key.startswith("networks/")) < 1e-11
 
 

@@ -134,10 +134,10 @@ def generator(weights: Weights, z: Array, labels: Array | None, resolution: int,
     return image if res == 4 else lerp(upscale(rgb(previous, res // 2)), image, alpha)
 
 
-def discriminator(
+def discriminator_features(
     weights: Weights, images: Array, resolution: int, alpha: float, group: int = 4, fused: bool = True
-) -> tuple[Array, Array]:
-    """Scores [N] and label logits [N, label_size] (tf D_paper).
+) -> Array:
+    """What D's last dense layer takes, [N, nf(0)] (tf D_paper).
 
     `fused` is tf's default fused_scale=True: conv1, box filter, bias, leaky ReLU. Without (theano, paper table 2, tf
     fused_scale=False): conv1, bias, leaky ReLU, box filter. The two are different functions.
@@ -161,9 +161,23 @@ def discriminator(
         res //= 2
     stat = np.broadcast_to(minibatch_stddev(x, group)[:, None, None, None], (len(x), 1, 4, 4))
     x = act("d/4x4/conv", layer(weights, "d/4x4/conv", np.concatenate([x, stat], axis=1)))
-    x = act("d/4x4/dense0", layer(weights, "d/4x4/dense0", x))
+    return act("d/4x4/dense0", layer(weights, "d/4x4/dense0", x))
+
+
+def discriminator(
+    weights: Weights, images: Array, resolution: int, alpha: float, group: int = 4, fused: bool = True
+) -> tuple[Array, Array]:
+    """Scores [N] and label logits [N, label_size] (tf D_paper)."""
+    x = discriminator_features(weights, images, resolution, alpha, group, fused)
     x = bias(weights, "d/4x4/dense1", layer(weights, "d/4x4/dense1", x))
     return x[:, 0], x[:, 1:]
+
+
+def projection_score(weights: Weights, features: Array, labels: Array) -> Array:
+    """y^T V h + psi(h), [N], with one-hot y (Miyato & Koyama 2018, section 3); V's factor is that of psi's weight."""
+    v = weights["d/4x4/embedding/weight"] / math.sqrt(features.shape[1])
+    psi = bias(weights, "d/4x4/dense1", layer(weights, "d/4x4/dense1", features))[:, 0]
+    return psi + (labels * (features @ v.T)).sum(axis=1)
 
 
 def shapes(
@@ -331,6 +345,13 @@ def tiny_weights(label_size: int = 0) -> dict[str, Array]:
     """Weights N(0, 1), biases N(0, 0.01), of the tiny net: resolution 16, fmap_base 32, fmap_max 8, latent 8."""
     spec = shapes(16, lambda stage: channels(stage, 32, 8), 8, label_size)
     return {k: array(f"{k}#{label_size}", s, 0.1 if k.endswith("bias") else 1.0) for k, s in spec.items()}
+
+
+def projection_weights(label_size: int) -> dict[str, Array]:
+    """The same with a projection: one output of D's last layer, and an embedding of the labels."""
+    weights = tiny_weights(label_size)
+    weights |= {f"d/4x4/dense1/{kind}": weights[f"d/4x4/dense1/{kind}"][:1] for kind in ("weight", "bias")}
+    return weights | {"d/4x4/embedding/weight": array("d/4x4/embedding", (label_size, channels(0, 32, 8)))}
 
 
 def tiny_labels(label_size: int, batch: int) -> Array | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from advgen.errors import UserError
 from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint
 from tests.distributed.runs import logged, make_shards, write_recipe
 from tests.games.test_resume import GAME_SETTINGS, play
@@ -53,9 +52,24 @@ def test_diffaugment_changes_what_the_discriminator_sees(tmp_path: Path, monkeyp
     assert len(found[0]) == 10 and all(a != b for a, b in zip(*found, strict=True))
 
 
-def test_ada_with_micro_batches_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batches_make_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs are summed over the micro-batches of an update, and all of them see the same probability."""
     monkeypatch.chdir(tmp_path)
     make_shards(tmp_path)
-    game = {**GAME_SETTINGS["gan"], "augment": ADA}
-    with pytest.raises(UserError, match="takes a statistic over 1 group"):
-        play(write_recipe(tmp_path / "micro.yaml", name="micro", game=game, training__accumulation=2), None)
+    found = []
+    for count in (1, 2):
+        settings = {"training__accumulation": count, "training__precision": "float64"}
+        recipe = write_recipe(
+            tmp_path / f"{count}", name=f"{count}", game={**GAME_SETTINGS["gan"], "augment": ADA}, **settings
+        )
+        assert play(recipe, None)
+        newest = latest_checkpoint(tmp_path / "runs" / f"{count}" / "checkpoints")
+        assert newest is not None
+        found.append((read_checkpoint(newest).networks, logged(tmp_path / "runs" / f"{count}")))
+    assert all(
+        torch.equal(found[0][0][name], found[1][0][name]) for name in ("augment.p", "augment.signs", "augment.count")
+    )
+    for name, value in found[0][0].items():
+        torch.testing.assert_close(found[1][0][name], value, rtol=0, atol=1e-9)
+    rates = [[record["values"]["discriminator/augment_p"] for record in log] for _, log in found]
+    assert rates[0] == rates[1] and rates[0][0] == 0 < rates[0][-1]

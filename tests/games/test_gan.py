@@ -61,7 +61,7 @@ def scores(game: Gan | Progan, context: Context, batch: Batch) -> tuple[Any, Any
             found = [game.networks["discriminator"](images) for images in judged]
         else:
             judged = (batch.images, game.networks["generator"](z, None, 4, 1.0))
-            found = [game.networks["discriminator"](images, 1.0, OneSlice())[0] for images in judged]
+            found = [game.networks["discriminator"](images, None, 1.0, OneSlice())[0] for images in judged]
     return found[0].numpy(), found[1].numpy()
 
 

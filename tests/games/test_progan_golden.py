@@ -14,7 +14,7 @@ from advgen.ema import ConstantDecay, update_average
 from advgen.game import Batch, Context, ImageSpec, OneSlice, Progress
 from advgen.games.progan.config import ProganConfig, WganGp, ZeroCentred
 from advgen.games.progan.game import Progan
-from advgen.games.progan.networks import fade_images
+from advgen.games.progan.networks import DiscriminatorEnd, fade_images
 from advgen.nn.equalized import EqualizedConv2d
 from advgen.nn.normalization import MinibatchStddev
 from advgen.optim import Adam, build_optimizer
@@ -36,7 +36,8 @@ def tiny_game(label_size: int, fused: bool = True, **settings: Any) -> Progan:
         fmap_base=32, fmap_max=8, latent_size=8, minibatch_group=4, fused_downsampling=fused, **settings
     )
     game = Progan(config, ImageSpec(16, 3, label_size))
-    weights = reference.tiny_weights(label_size)
+    projects = config.conditioning == "projection"
+    weights = (reference.projection_weights if projects else reference.tiny_weights)(label_size)
     translated = {ours(name): torch.from_numpy(value) for name, value in weights.items()}
     for name, network in game.networks.items():
         network.double()
@@ -107,7 +108,7 @@ def test_discriminator(case: dict[str, Any]) -> None:
             module.group = case["group"]
     images = torch.from_numpy(reference.tiny_images(case["resolution"]))
     with torch.no_grad():
-        scores, logits = game.networks["discriminator"](images, case["alpha"], OneSlice())
+        scores, logits = game.networks["discriminator"](images, None, case["alpha"], OneSlice())
     np.testing.assert_allclose(scores.numpy(), case["scores"], **CLOSE)
     np.testing.assert_allclose(logits.numpy(), np.array(case["logits"]).reshape(8, -1), **CLOSE)
 
@@ -145,6 +146,72 @@ def test_losses_of_both_players(case: dict[str, Any], loss: WganGp | ZeroCentred
     generator = game.generator_loss(context, batch).loss.item()
     own = case["g_wgan" if isinstance(loss, WganGp) else "g_logistic"]
     assert generator == pytest.approx(own + case.get("label_fake", 0.0), abs=1e-7)
+
+
+PLACES = [(4, 1.0), (8, 0.3), (8, 1.0), (16, 0.3), (16, 1.0)]
+
+
+@pytest.mark.parametrize(("resolution", "alpha"), PLACES)
+def test_a_projection_adds_the_inner_product_of_embedding_and_last_features(resolution: int, alpha: float) -> None:
+    game = tiny_game(3, conditioning="projection")
+    weights, images = reference.projection_weights(3), reference.tiny_images(resolution)
+    features = reference.discriminator_features(weights, images, resolution, alpha)
+    for labels in (torch.arange(8) % 3, torch.tensor([2, 2, 0, 1, 1, 1, 1, 0])):
+        with torch.no_grad():
+            scores, logits = game.networks["discriminator"](torch.from_numpy(images), labels, alpha, OneSlice())
+        expected = reference.projection_score(weights, features, np.eye(3)[labels.numpy()])
+        np.testing.assert_allclose(scores.numpy(), expected, rtol=0, atol=1e-11)
+        assert logits.shape == (8, 0)
+
+
+@pytest.mark.parametrize(("resolution", "alpha"), [(4, 1.0), (8, 0.3)])
+def test_losses_with_a_projection_see_labels_in_every_score_and_penalty(resolution: int, alpha: float) -> None:
+    """At reals, at fakes and between them; the norms are exact to rounding (complex steps, no backpropagation)."""
+    weights, labels = reference.projection_weights(3), np.eye(3)[np.arange(4) % 3]
+    reals = reference.process_reals(reference.tiny_images(resolution, 4), alpha)
+    fakes = reference.generator(weights, reference.array("z", (8, 8))[:4], labels, resolution, alpha)
+    mix = np.array([0.1, 0.35, 0.6, 0.85])
+
+    def score(images: reference.Array) -> reference.Array:
+        features = reference.discriminator_features(weights, images, resolution, alpha)
+        return reference.projection_score(weights, features, labels)
+
+    def squares(images: reference.Array) -> reference.Array:
+        return (reference.input_gradient(score, images) ** 2).sum(axis=(1, 2, 3))
+
+    norms = np.sqrt(squares(reference.lerp(reals, fakes, mix[:, None, None, None])))
+    real, fake = score(reals), score(fakes)
+    logistic = (np.logaddexp(0, fake) + np.logaddexp(0, -real)).mean()
+    zero_centred = logistic + 5 * squares(reals).mean() + 2 * squares(fakes).mean()
+    wgan, r1_r2 = WganGp(norm_at="current"), ZeroCentred(r1_gamma=10.0, r1_every=1, r2_gamma=4.0, r2_every=1)
+    case = {"resolution": resolution, "alpha": alpha, "label_size": 3, "mix": mix}
+    for loss, expected in (
+        (wgan, (reference.d_wgan_gp(real, fake, norms), -fake.mean())),
+        (r1_r2, (zero_centred, np.logaddexp(0, -fake).mean())),
+    ):
+        game = tiny_game(3, loss=loss, conditioning="projection")
+        context, batch = context_of(game, case)
+        outcomes = [player(context, batch) for player in (game.discriminator_loss, game.generator_loss)]
+        assert [outcome.loss.item() for outcome in outcomes] == pytest.approx(expected, abs=1e-9)
+        assert "labels" not in outcomes[0].scalars
+
+
+def test_an_embedding_has_the_scale_of_the_score_s_own_weights() -> None:
+    torch.manual_seed(0)
+
+    def end_of(kind: Any, classes: int) -> DiscriminatorEnd:
+        game = Progan(ProganConfig(conditioning=kind), ImageSpec(4, 3, classes))
+        end = game.networks["discriminator"].get_submodule("blocks.4")
+        assert isinstance(end, DiscriminatorEnd)
+        return end
+
+    classifier, projection = end_of("classifier", 10), end_of("projection", 10)
+    assert classifier.embedding is None and classifier.dense1.weight.shape == (11, 512)
+    assert projection.embedding is not None and projection.dense1.weight.shape == (1, 512)
+    assert projection.embedding.weight.shape == (10, 512) and projection.embedding.bias is None
+    assert projection.embedding.weight.std().item() == pytest.approx(1, abs=0.05)
+    assert projection.embedding.scale == projection.dense1.scale == pytest.approx(512**-0.5, rel=1e-12)
+    assert end_of("projection", 0).embedding is None
 
 
 def test_drift_is_of_reals_only_and_r1_is_lazy() -> None:

@@ -86,6 +86,12 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
 # They refuse data without labels or maps.
 GAME_DATA: dict[str, dict[str, Any]] = {"cgan": LABELLED, "pix2pixhd": PAIRED}
 
+STOPS = ([1, 1, 1], [4, 3], [7], [5, 1, 2])
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[list[int], ...]]] = {
+    **{game: (game, {}, {}, STOPS) for game in GAMES},
+    "progan-projection": ("progan", {"conditioning": "projection"}, LABELLED, ([5, 1, 2],)),
+}
+
 
 def test_every_game_of_the_table_is_here() -> None:
     assert GAME_SETTINGS.keys() == GAMES.keys()
@@ -132,15 +138,15 @@ def play(recipe: Path, steps: int | None) -> bool:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("game", GAMES)
-@pytest.mark.parametrize("stops", [[1, 1, 1], [4, 3], [7], [5, 1, 2]], ids=str)
+@pytest.mark.parametrize(("case", "stops"), [(case, stops) for case in CASES for stops in CASES[case][3]], ids=str)
 def test_resumed_run_equals_uninterrupted(
-    place: Path, monkeypatch: pytest.MonkeyPatch, game: str, stops: list[int]
+    place: Path, monkeypatch: pytest.MonkeyPatch, case: str, stops: list[int]
 ) -> None:
     monkeypatch.chdir(place)
-    whole, cut = f"{game}-whole", f"{game}-{'-'.join(map(str, stops))}"
+    game, options, data, _ = CASES[case]
+    whole, cut = f"{case}-whole", f"{case}-{'-'.join(map(str, stops))}"
     small = {"training__sample_rows": 1, "training__sample_columns": 2}
-    settings = {"game": GAME_SETTINGS[game], **small, **GAME_DATA.get(game, {})}
+    settings = {"game": {**GAME_SETTINGS[game], **options}, **small, **GAME_DATA.get(game, {}), **data}
     whole_recipe = write_recipe(place / f"{whole}.yaml", name=whole, **settings)
     cut_recipe = write_recipe(place / f"{cut}.yaml", name=cut, **settings)
     assert play(whole_recipe, None)

@@ -22,7 +22,7 @@ from advgen.games.cgan.resnet import (
     generator_channels,
 )
 from advgen.losses.adversarial import LOSSES
-from advgen.losses.penalties import with_penalties
+from advgen.losses.penalties import penalised
 from advgen.nn.augment import adapt, augment_networks, augmented
 from advgen.nn.batch_norm import move_statistics
 from advgen.nn.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, power_iteration
@@ -76,8 +76,8 @@ class CGan:
                 turns=(Turn(players),),
                 trains=("generator", "discriminator"),
                 learning_rates={player.name: rate for player in players},
-                # Batch normalisation takes its moments over the whole batch, and ADA counts its signs.
-                statistic_groups=1 if config.architecture == "resnet" or "augment" in self.networks else None,
+                # Batch normalisation takes its moments over the whole batch.
+                statistic_groups=1 if config.architecture == "resnet" else None,
             )
         ]
 
@@ -110,21 +110,11 @@ class CGan:
         with torch.no_grad():
             fake = self._generate(context, labels)
         real_critic, fake_critic = (partial(self._score, context, labels, which) for which in ("real", "fake"))
-        real_scores, fake_scores = real_critic(batch.images), fake_critic(fake)
-        scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
-        total, penalties = with_penalties(
-            self.loss.discriminator(real_scores, fake_scores),
-            real_critic,
-            batch.images,
-            fake,
-            real_scores,
-            context.noise,
-            context.progress.step,
-            self.config,
-            fake_critic,
+        total, real_scores, scalars = penalised(
+            self.loss, self.config, context, real_critic, fake_critic, batch.images, fake
         )
         adapted = adapt(context.networks, context, real_scores)
-        return Outcome(total, {"loss": total.detach(), **scalars, **penalties, **adapted})
+        return Outcome(total, {"loss": total.detach(), **scalars, **adapted})
 
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The adversarial loss against the frozen discriminator; running statistics move here and nowhere else."""

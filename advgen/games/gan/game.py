@@ -13,7 +13,7 @@ from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Play
 from advgen.games.gan import networks
 from advgen.games.gan.config import GanConfig
 from advgen.losses.adversarial import LOSSES
-from advgen.losses.penalties import with_penalties
+from advgen.losses.penalties import penalised
 from advgen.nn.augment import adapt, augment_networks, augmented
 from advgen.nn.spectral import power_iteration
 from advgen.schedules import LearningRate
@@ -56,8 +56,6 @@ class Gan:
                 turns=(Turn(players),),
                 trains=("generator", "discriminator"),
                 learning_rates={player.name: LearningRate(config.learning_rate) for player in players},
-                # ADA's signs are counted over the whole batch.
-                statistic_groups=1 if "augment" in self.networks else None,
             )
         ]
 
@@ -71,22 +69,11 @@ class Gan:
         with torch.no_grad():
             fake = self._generate(context)
         real_critic, fake_critic = (partial(self._scores, context, kind) for kind in ("real", "fake"))
-        real_scores, fake_scores = real_critic(batch.images), fake_critic(fake)
-        scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
-        adversarial = self.loss.discriminator(real_scores, fake_scores)
-        total, penalties = with_penalties(
-            adversarial,
-            real_critic,
-            batch.images,
-            fake,
-            real_scores,
-            context.noise,
-            context.progress.step,
-            self.config,
-            fake_critic,
+        total, real_scores, scalars = penalised(
+            self.loss, self.config, context, real_critic, fake_critic, batch.images, fake
         )
         adapted = adapt(context.networks, context, real_scores)
-        return Outcome(total, {"loss": total.detach(), **scalars, **penalties, **adapted})
+        return Outcome(total, {"loss": total.detach(), **scalars, **adapted})
 
     def _scores(self, context: Context, kind: str, images: Tensor) -> Tensor:
         """The discriminator's scores [n] of images, "real" or "fake", as it is shown them."""

@@ -98,8 +98,11 @@ class ProganConfig:
     """Samples in a group of the minibatch standard deviation; null for the whole global batch."""
     loss: Annotated[WganGp | ZeroCentred, Discriminator("kind")] = WganGp()
     """The adversarial loss."""
+    conditioning: Literal["classifier", "projection"] = "classifier"
+    """How the discriminator sees labels where the data have classes: it is an auxiliary classifier as well (AC-GAN,
+    the original's), or its score has the inner product of the label's embedding with the last features in it."""
     label_weight: float = 1.0
-    """Weight of the auxiliary classifier (AC-GAN) where the data have classes."""
+    """classifier: weight of its cross-entropy in both players' losses."""
     optimizer: Adam = Adam()
     """Of both networks."""
     learning_rate: float = 0.001

@@ -27,7 +27,7 @@ class Progan:
             raise UserError(
                 f"game.first_resolution is {config.first_resolution}, above the data's {spec.resolution}. Lower it."
             )
-        self.config, self.resolution = config, spec.resolution
+        self.config, self.resolution, self.classes = config, spec.resolution, spec.classes
         self.loss = LOSSES[config.loss.name]
         self.networks: Mapping[str, nn.Module] = {
             "generator": Generator(config, spec),
@@ -49,23 +49,28 @@ class Progan:
         )
         return discriminator, Player("generator", ("generator",), self.config.optimizer, self.generator_loss)
 
+    @property
+    def _classifies(self) -> bool:
+        """Whether the discriminator tells labels apart where there are any."""
+        return self.config.conditioning == "classifier"
+
     def _generate(self, context: Context, batch: Batch) -> Tensor:
         progress = context.progress
         z = context.noise.normal("latent", self.config.latents)
         return context.networks["generator"](z, batch.labels, progress.phase.resolution, progress.fade)
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
-        """The discriminator's whole loss: adversarial, penalty, drift, and labels where there are any."""
-        loss, progress, fade = self.config.loss, context.progress, context.progress.fade
+        """The discriminator's whole loss: adversarial, penalties, drift, and that of a classifier of labels."""
+        loss, progress, fade, labels = self.config.loss, context.progress, context.progress.fade, batch.labels
         network = context.networks["discriminator"]
         with torch.no_grad():
             fake = self._generate(context, batch)
         real = fade_images(batch.images, fade)
-        real_scores, real_labels = network(real, fade, context.across)
-        fake_scores, fake_labels = network(fake, fade, context.across)
+        real_scores, real_logits = network(real, labels, fade, context.across)
+        fake_scores, fake_logits = network(fake, labels, fade, context.across)
 
         def critic(images: Tensor) -> Tensor:
-            return network(images, fade, context.across)[0]
+            return network(images, labels, fade, context.across)[0]
 
         scalars = {"real_score": real_scores.detach().mean(), "fake_score": fake_scores.detach().mean()}
         shrunk = isinstance(loss, WganGp) and loss.norm_at == "output"
@@ -81,23 +86,23 @@ class Progan:
             scale=real.shape[-1] / self.resolution if shrunk else 1.0,
         )
         scalars |= penalties
-        if batch.labels is not None:
-            labelled = F.cross_entropy(at_least_float32(real_labels), batch.labels)
-            labelled = labelled + F.cross_entropy(at_least_float32(fake_labels), batch.labels)
+        if self._classifies and labels is not None:
+            labelled = F.cross_entropy(at_least_float32(real_logits), labels)
+            labelled = labelled + F.cross_entropy(at_least_float32(fake_logits), labels)
             total = total + self.config.label_weight * labelled
             scalars["labels"] = labelled.detach()
         return Outcome(total, {"loss": total.detach(), **scalars})
 
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The generator's loss against the frozen discriminator."""
-        network, fade = context.networks["discriminator"], context.progress.fade
-        scores, labels = network(self._generate(context, batch), fade, context.across)
+        network, fade, labels = context.networks["discriminator"], context.progress.fade, batch.labels
+        scores, logits = network(self._generate(context, batch), labels, fade, context.across)
         real_scores = None
         if self.loss.compares:
-            real_scores, _ = network(fade_images(batch.images, fade), fade, context.across)
+            real_scores, _ = network(fade_images(batch.images, fade), labels, fade, context.across)
         total = self.loss.generator(scores, real_scores)
-        if batch.labels is not None:
-            total = total + self.config.label_weight * F.cross_entropy(at_least_float32(labels), batch.labels)
+        if self._classifies and labels is not None:
+            total = total + self.config.label_weight * F.cross_entropy(at_least_float32(logits), labels)
         return Outcome(total, {"loss": total.detach()})
 
     def sample(
@@ -141,6 +146,7 @@ class Progan:
                 "one group, the whole global batch" if group is None else f"strided groups of {group}",
             ),
             ("loss", self.config.loss.kind),
+            *([("labels in the discriminator", self.config.conditioning)] if self.classes else []),
         ]
 
 

@@ -125,19 +125,36 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEnd(nn.Module):
-    """Features at 4x4 to a score and label logits."""
+    """Features at 4x4 to a score, and to label logits or with the label's projection in the score.
 
-    def __init__(self, channels: int, hidden: int, outputs: int, group: int | None) -> None:
+    Args:
+        channels, hidden: of the features at 4x4, and of the vector behind them.
+        classes: 0 without labels.
+        projects: whether labels are projected, instead of told apart.
+        group: of the minibatch standard deviation.
+    """
+
+    def __init__(self, channels: int, hidden: int, classes: int, projects: bool, group: int | None) -> None:
         super().__init__()
         self.stddev = MinibatchStddev(group)
         self.conv = EqualizedConv2d(channels + 1, channels, 3)
         self.dense0 = EqualizedLinear(channels * 16, hidden)
-        self.dense1 = EqualizedLinear(hidden, outputs, gain=1.0)
+        self.dense1 = EqualizedLinear(hidden, 1 if projects else 1 + classes, gain=1.0)
+        # Every class has a weight vector such as the score has: the embedding, of the same scale.
+        self.embedding = EqualizedLinear(hidden, classes, gain=1.0, bias=False) if projects and classes else None
 
-    def forward(self, x: Tensor, across: Across) -> Tensor:
-        """[n, channels, 4, 4] to [n, outputs]."""
+    def forward(self, x: Tensor, labels: Tensor | None, across: Across) -> tuple[Tensor, Tensor]:
+        """[n, channels, 4, 4] and int64 [n] to scores [n] and logits [n, classes], of which a projection has none.
+
+        A projection's score is psi(h) + <embedding(y), h> (Miyato & Koyama 2018, section 3).
+        """
         x = leaky(self.conv(self.stddev(x, across)))
-        return self.dense1(leaky(self.dense0(x.flatten(1))))
+        h = leaky(self.dense0(x.flatten(1)))
+        out = self.dense1(h)
+        scores = out[:, 0]
+        if self.embedding is not None and labels is not None:
+            scores = scores + self.embedding(h).gather(1, labels[:, None])[:, 0]
+        return scores, out[:, 1:]
 
 
 class Discriminator(nn.Module):
@@ -151,13 +168,15 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleDict(
             {str(r): DiscriminatorBlock(widths[r], widths[r // 2], fused) for r in widths if r > 4}
         )
-        self.blocks["4"] = DiscriminatorEnd(widths[4], config.channels_at(2), 1 + spec.classes, config.minibatch_group)
+        projects, group = config.conditioning == "projection", config.minibatch_group
+        self.blocks["4"] = DiscriminatorEnd(widths[4], config.channels_at(2), spec.classes, projects, group)
 
-    def forward(self, images: Tensor, fade: float, across: Across) -> tuple[Tensor, Tensor]:
-        """Scores [n] and label logits [n, classes].
+    def forward(self, images: Tensor, labels: Tensor | None, fade: float, across: Across) -> tuple[Tensor, Tensor]:
+        """Scores [n], and label logits [n, classes] ([n, 0] where labels are projected into the scores).
 
         Args:
             images: [n, c, r, r].
+            labels: int64 [n], or None without classes; only a projection looks at them.
             fade: weight of the finest block's features; the rest are those of the image at half the resolution.
             across: for the statistic over the batch.
         """
@@ -168,5 +187,4 @@ class Discriminator(nn.Module):
             if r == steps[-1] and fade < 1.0:
                 coarse = leaky(self.from_rgb[str(r // 2)](F.avg_pool2d(images, 2)))
                 x = coarse.lerp(x, fade)
-        out = self.blocks["4"](x, across)
-        return out[:, 0], out[:, 1:]
+        return self.blocks["4"](x, labels, across)

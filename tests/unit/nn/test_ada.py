@@ -11,12 +11,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from advgen.errors import UserError
 from advgen.game import OneSlice
 from advgen.losses import penalties
 from advgen.nn.ada import CHANCES, COLOUR, GEOMETRY, NORMAL, UNIFORM, AdaptiveAugment
 from advgen.nn.augment_config import AdaptiveAugmentConfig, Transform
+from advgen.runtime.world import Share
 from advgen.seeds import Noise
+from tests.slices import Slice, in_slices
 from tests.unit.nn import augment_reference as reference
 from tests.unit.nn.fixed_noise import FixedNoise
 
@@ -175,22 +176,6 @@ def test_two_channels_have_no_hue() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------- rule
-class Rank:
-    """One of two ranks: gathers with rows of the other that a test has laid down."""
-
-    slices = 2
-
-    def __init__(self, rank: int, other: Tensor) -> None:
-        self.rank, self.other = rank, other
-
-    def gather(self, rows: Tensor) -> Tensor:
-        pair = (rows, self.other) if self.rank == 0 else (self.other, rows)
-        return torch.stack(pair, dim=1).flatten(0, 1)
-
-    def own(self, rows: Tensor) -> Tensor:
-        return rows[self.rank :: 2]
-
-
 def scores_of(steps: int, batch: int, seed: int = 0) -> Tensor:
     """[steps, batch] that lean to positive in the first half of the steps, and to negative in the second."""
     lean = np.where(np.arange(steps)[:, None] < steps / 2, 2.0, -1.0)
@@ -245,33 +230,29 @@ def test_at_the_target_p_rests_and_what_is_no_number_has_no_sign() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_ranks_and_micro_batches_hold_the_same_bits(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks_and_micro_batches_hold_the_same_bits(ranks: int, micro_batches: int, dtype: torch.dtype) -> None:
     scores = scores_of(40, 8)[:28].to(dtype)  # p rises five times and falls twice
-    settings: dict[str, Any] = {"kimg": 0.3, "interval": 4}
-    alone = augment_of(0.0, **settings).to(dtype)
-    ranks = [augment_of(0.0, **settings).to(dtype) for _ in range(2)]
-    sliced = augment_of(0.0, **settings).to(dtype)
+    alone = augment_of(0.0, kimg=0.3, interval=4).to(dtype)
+    history: list[list[Tensor]] = []
     for batch in scores:
         alone.observe(batch, OneSlice())
         alone.adjust(8)
-        for number, rank in enumerate(ranks):
-            rank.observe(batch[number::2], Rank(number, batch[1 - number :: 2]))
-            rank.adjust(8)
-        before = sliced.p.item()
-        for m in range(4):
-            assert sliced.p.item() == before, "p moves after a step's last slice, and not within the step"
-            sliced.observe(batch[m::4], OneSlice())
-            sliced.adjust(8)
-        for other in (*ranks, sliced):
-            assert all(torch.equal(a, b) for a, b in zip(alone.buffers(), other.buffers(), strict=True))
+        history.append([buffer.clone() for buffer in alone.buffers()])
+
+    def play(across: Slice) -> None:
+        augment, share = augment_of(0.0, kimg=0.3, interval=4).to(dtype), Share(across, micro_batches)
+        for batch, expected in zip(scores, history, strict=True):
+            before = augment.p.item()
+            for m in range(micro_batches):
+                assert augment.p.item() == before, "p moves after a step's last slice, and not within the step"
+                augment.observe(across.own(batch)[m::micro_batches], share)
+                augment.adjust(8)
+            assert all(torch.equal(a, b) for a, b in zip(augment.buffers(), expected, strict=True))
+
+    in_slices(ranks, play)
     assert alone.p.item() not in (0.0, 1.0)
-
-
-def test_a_micro_batch_that_cannot_gather_refuses() -> None:
-    from advgen.runtime.world import Share
-
-    with pytest.raises(UserError, match="Set training.accumulation to 1"):
-        augment_of(0.0).observe(torch.ones(4), Share(2))
 
 
 def test_state_goes_on_from_the_middle_of_an_interval() -> None:
