@@ -206,7 +206,7 @@ class Drawer:
         game = build_game(recipe)
         if path is None or not isinstance(game, Samples):
             raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
-        self._game = game
+        self._game, self._dtype = game, dtype
         self._networks, self._progress = restored(game, read_checkpoint(path))
         for network in self._networks.values():
             network.to(dtype)
@@ -214,14 +214,14 @@ class Drawer:
     def draw(self, count: int, seed: int, like: Batch | None = None) -> torch.Tensor:
         """Images uint8 [count, c, h, w], of labels or maps where the game takes them."""
         with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(count))
+            noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
             return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
 
     def check_maps(self, like: Batch, styles: Mapping[int, int], tile: int | None = None) -> None:
         """Refuse what :meth:`paint` could not paint.
 
         Raises:
-            UserError: a game that paints no maps, maps that it cannot paint, styles that are not there, too small a tile.
+            UserError: a game that paints no maps, maps that it cannot paint, styles that are not there, small tiles.
         """
         painter = self._painter()
         painter.check_maps(self._networks, self._progress, like, styles)
@@ -243,7 +243,7 @@ class Drawer:
         self.check_maps(like, styles, tile)
         painter, networks, progress = self._painter(), self._networks, self._progress
         with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(len(like.images)))
+            noise = Noise(seed, ("draw",), torch.arange(len(like.images)), self._dtype)
             planes = painter.planes(networks, noise, like, styles)
             if tile is None:
                 return to_bytes(painter.paint(networks, progress, planes))

@@ -52,9 +52,7 @@ class Paints(Protocol):
         """
         ...
 
-    def planes(
-        self, networks: Mapping[str, nn.Module], noise: Noise, like: Batch, styles: Mapping[int, int]
-    ) -> Tensor:
+    def planes(self, networks: Mapping[str, nn.Module], noise: Noise, like: Batch, styles: Mapping[int, int]) -> Tensor:
         """All that a picture is painted from, pixel by pixel: float32 [n, planes, h, w], of which tiles may be cut.
 
         Args:

@@ -1,13 +1,14 @@
 """Pictures painted in overlapping tiles, for sizes whose activations do not fit into memory at once.
 
 A network whose every pixel depended on its surroundings alone would paint the same picture. One with instance norm does
-not: each tile is normalised by its own statistics, so that colours may drift from one to the next. The overlap hides the
-seam and not the drift.
+not: each tile is normalised by its own statistics, so that colours may drift from one to the next. The overlap hides
+the seam and not the drift.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -50,10 +51,10 @@ def shares(tiles: list[tuple[int, int]], length: int) -> Tensor:
     """What each tile counts at each pixel of a side, float32 [tiles, length]: linear where two overlap, in sum 1."""
     pixels = torch.arange(length, dtype=torch.float64) + 0.5
     begun = [torch.ones_like(pixels)]  # how far a tile has taken over from those before it
-    for (_, end), (start, _) in zip(tiles, tiles[1:], strict=False):
+    for (_, end), (start, _) in pairwise(tiles):
         begun.append(((pixels - start) / (end - start)).clamp(0.0, 1.0))
     begun.append(torch.zeros_like(pixels))
-    return torch.stack([own - following for own, following in zip(begun, begun[1:], strict=False)]).float()
+    return torch.stack([own - following for own, following in pairwise(begun)]).float()
 
 
 def tiled(paint: Callable[[Tensor], Tensor], planes: Tensor, tile: int, stride: int) -> Tensor:

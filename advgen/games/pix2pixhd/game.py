@@ -249,9 +249,7 @@ class Pix2PixHd:
             instances = find_instances(self._instances(like))
             cast(Styles, networks["styles"]).check(instances, self._classes(like, instances), styles)
 
-    def planes(
-        self, networks: Mapping[str, nn.Module], noise: Noise, like: Batch, styles: Mapping[int, int]
-    ) -> Tensor:
+    def planes(self, networks: Mapping[str, nn.Module], noise: Noise, like: Batch, styles: Mapping[int, int]) -> Tensor:
         """Label ids, where instances meet, and the features of the instances' styles: float32 [n, planes, h, w].
 
         Args:

@@ -139,9 +139,9 @@ class Styles(nn.Module):
                 count = int(self.counts[label]) if 0 <= label < len(self.counts) else 0
                 if not count:
                     raise UserError(
-                        f"instance {number} is of {f'class {label}' if label >= 0 else 'no class'}, which has no styles: "
-                        "the images that they were clustered from show no large instance of it, or no phase of the "
-                        "run has ended yet."
+                        f"instance {number} is of {f'class {label}' if label >= 0 else 'no class'}, which has no "
+                        "styles: the images that they were clustered from show no large instance of it, or no phase of "
+                        "the run has ended yet."
                     )
                 if not 0 <= style < count:
                     raise UserError(
