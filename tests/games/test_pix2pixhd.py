@@ -146,18 +146,19 @@ def test_styles_are_clustered_without_what_stands_for_no_class() -> None:
     labels[:, 2:4], labels[:, 4:8], labels[:, 8:] = 2, 2, 3  # of the first instance a half, of the second all
     shown = dataclasses.replace(batch, label_map=labels, instance_map=ids)
     game.conclude(game.networks, Timeline(game.phases).at_end_of(2), iter([shown]))
-    assert game.networks["styles"].counts.tolist() == [1, 0, 0, 1]
+    assert styles_of(game).counts.tolist() == [1, 0, 0, 1]
 
 
-def filled(styles: torch.nn.Module) -> None:
-    """Two styles of each class."""
+def styles_of(game: Pix2PixHd) -> Styles:
+    styles = game.networks["styles"]
     assert isinstance(styles, Styles)
-    styles.fit(torch.arange(4).repeat(2), torch.from_numpy(np.random.RandomState(0).normal(size=(8, 2))).float(), 0)
+    return styles
 
 
 def test_an_edit_of_one_instance_changes_its_pixels_alone() -> None:
     game, like = game_of(), batch_of(1, 12, 9)
-    filled(game.networks["styles"])
+    rows = torch.from_numpy(np.random.RandomState(0).normal(size=(8, 2))).float()
+    styles_of(game).fit(torch.arange(4).repeat(2), rows, seed=0)
     assert like.label_map is not None and like.instance_map is not None
     like.label_map.copy_(like.instance_map)
     noise = Noise(0, ("x",), torch.arange(1))
@@ -167,9 +168,7 @@ def test_an_edit_of_one_instance_changes_its_pixels_alone() -> None:
     assert sorted(same) == [False, True], "of two styles one is that of the seed"
     for style, planes in enumerate(after):
         assert torch.equal(planes[0, :, ~where], before[0, :, ~where])
-        assert torch.equal(
-            planes[0, 2:, where].T, game.networks["styles"].centres[2, style].expand(int(where.sum()), 2)
-        )
+        assert torch.equal(planes[0, 2:, where].T, styles_of(game).centres[2, style].expand(int(where.sum()), 2))
         assert torch.equal(planes[0, :2], before[0, :2])
 
 
@@ -247,6 +246,16 @@ def test_shards_and_files_that_do_not_fit_are_refused(
         (place / "other" / "shards").rename(place / "plain")
     with pytest.raises(UserError, match=message):
         build_trainer(load_recipe(recipe_of(place, "refused", **change)))
+
+
+def test_ade20k_s_recipe_sees_151_classes_and_nothing_else() -> None:
+    recipe = load_recipe(ROOT / "pipelines/recipes/pix2pixhd-ade20k-256.yaml")
+    with torch.device("meta"):
+        game = build_game(recipe)
+    assert [(phase.name, phase.kimg, phase.resolution) for phase in game.phases] == [("global", 4042, 256)]
+    assert game.networks.keys() == {"generator", "discriminator"}
+    first = next(p for p in game.networks["generator"].parameters())
+    assert first.shape == (64, 151, 7, 7)
 
 
 def test_the_paper_s_recipe_has_its_phases_and_widths() -> None:
