@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
-from advgen.capabilities import Samples
+from advgen.capabilities import Paints, Samples
 from advgen.config import Recipe, method_of
 from advgen.data.mixed import MixedStream
 from advgen.data.places import remote_of
@@ -34,6 +35,7 @@ from advgen.runtime.tracking import NoMirror, open_mirror
 from advgen.runtime.world import World
 from advgen.seeds import Noise, key_of
 from advgen.strict_config import dump_yaml, plain
+from advgen.tools.tiles import check_tile, tiled
 from advgen.trainer import Reading, Setting, Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
@@ -69,7 +71,13 @@ def spec_of(recipe: Recipe) -> ImageSpec:
     """What the recipe's data provide."""
     data = recipe.data
     return ImageSpec(
-        data.resolution, data.channels, data.classes, data.width, data.label_map_classes, data.instance_maps
+        data.resolution,
+        data.channels,
+        data.classes,
+        data.width,
+        data.label_map_classes,
+        data.instance_maps,
+        data.ignore_label,
     )
 
 
@@ -184,8 +192,13 @@ def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
 class Drawer:
     """Draws images from a run's newest checkpoint."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+    def __init__(self, recipe: Recipe, folder: RunFolder, dtype: torch.dtype = torch.float32) -> None:
         """
+        Args:
+            recipe: the run's.
+            folder: the run's.
+            dtype: that networks are cast to.
+
         Raises:
             UserError: no checkpoint, or a game that draws none.
         """
@@ -193,14 +206,55 @@ class Drawer:
         game = build_game(recipe)
         if path is None or not isinstance(game, Samples):
             raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
-        self._game = game
+        self._game, self._dtype = game, dtype
         self._networks, self._progress = restored(game, read_checkpoint(path))
+        for network in self._networks.values():
+            network.to(dtype)
 
     def draw(self, count: int, seed: int, like: Batch | None = None) -> torch.Tensor:
         """Images uint8 [count, c, h, w], of labels or maps where the game takes them."""
         with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(count))
+            noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
             return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
+
+    def check_maps(self, like: Batch, styles: Mapping[int, int], tile: int | None = None) -> None:
+        """Refuse what :meth:`paint` could not paint.
+
+        Raises:
+            UserError: a game that paints no maps, maps that it cannot paint, styles that are not there, small tiles.
+        """
+        painter = self._painter()
+        painter.check_maps(self._networks, self._progress, like, styles)
+        if tile is not None:
+            check_tile(tile, painter.stride(self._progress))
+
+    def paint(self, like: Batch, seed: int, styles: Mapping[int, int], tile: int | None = None) -> torch.Tensor:
+        """Pictures uint8 [n, c, h, w] of the maps; without styles and tiles those of :meth:`draw`.
+
+        Args:
+            like: with the maps.
+            seed: of all styles that are not chosen.
+            styles: the chosen ones: ids of instances, and the number of a style of their class.
+            tile: side of the tiles that they are painted in; None for whole pictures.
+
+        Raises:
+            UserError: as :meth:`check_maps`.
+        """
+        self.check_maps(like, styles, tile)
+        painter, networks, progress = self._painter(), self._networks, self._progress
+        with torch.no_grad():
+            noise = Noise(seed, ("draw",), torch.arange(len(like.images)), self._dtype)
+            planes = painter.planes(networks, noise, like, styles)
+            if tile is None:
+                return to_bytes(painter.paint(networks, progress, planes))
+            return to_bytes(
+                tiled(lambda part: painter.paint(networks, progress, part), planes, tile, painter.stride(progress))
+            )
+
+    def _painter(self) -> Paints:
+        if not isinstance(self._game, Paints):
+            raise UserError("This run's game paints no label maps.")
+        return self._game
 
 
 def restored(game: Game, checkpoint: Checkpoint) -> tuple[dict[str, nn.Module], Progress]:

@@ -33,6 +33,46 @@ class Samples(Protocol):
 
 
 @runtime_checkable
+class Paints(Protocol):
+    """A game that paints label maps, whole or in tiles, with styles at random or chosen ones."""
+
+    def check_maps(
+        self, networks: Mapping[str, nn.Module], progress: Progress, like: Batch, styles: Mapping[int, int]
+    ) -> None:
+        """Refuse maps that it cannot paint.
+
+        Args:
+            networks: by name, averages in their networks' places.
+            progress: where the run stands.
+            like: with the maps.
+            styles: chosen ones, by the id of an instance: the number of a style of its class.
+
+        Raises:
+            UserError: maps are missing or too small; an instance or a style is not there.
+        """
+        ...
+
+    def planes(self, networks: Mapping[str, nn.Module], noise: Noise, like: Batch, styles: Mapping[int, int]) -> Tensor:
+        """All that a picture is painted from, pixel by pixel: float32 [n, planes, h, w], of which tiles may be cut.
+
+        Args:
+            networks: by name, averages in their networks' places.
+            noise: a row an image, of the styles that are not chosen.
+            like: with the maps.
+            styles: as :meth:`check_maps` takes them.
+        """
+        ...
+
+    def paint(self, networks: Mapping[str, nn.Module], progress: Progress, planes: Tensor) -> Tensor:
+        """Pictures of planes: float [n, c, h, w], nominally in [-1, 1]."""
+        ...
+
+    def stride(self, progress: Progress) -> int:
+        """Tiles begin and end at multiples of it, and are larger."""
+        ...
+
+
+@runtime_checkable
 class Recomputes(Protocol):
     """A game that names the parts whose inner activations may be computed again instead of kept."""
 

@@ -32,6 +32,7 @@ class ImageSpec:
         width: in pixels; None for squares.
         label_map_classes: ids in the label maps are below; 0 without label maps.
         instance_maps: whether instance maps go with the label maps.
+        ignore_label: an id in the label maps that stands for no class, whether or not it is one of those.
     """
 
     resolution: int
@@ -40,6 +41,7 @@ class ImageSpec:
     width: int | None = None
     label_map_classes: int = 0
     instance_maps: bool = False
+    ignore_label: int | None = None
 
     @property
     def conditional(self) -> bool:

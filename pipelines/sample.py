@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from advgen.config import Recipe
@@ -29,11 +30,28 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--label-map", type=Path, help="paint this map (ids in grey or palette), or all of a folder")
     parser.add_argument("--instances", type=Path, help="its instance map, or the folder of theirs")
     parser.add_argument("--styles", type=int, default=1, help="so many pictures of each map")
+    parser.add_argument(
+        "--style-of",
+        nargs="+",
+        default=[],
+        metavar="ID=K",
+        help="instance ID of the map gets style K of its class, and all others keep theirs",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PIXELS",
+        help="where memory is short: paint maps in tiles of so many pixels a side that overlap by a quarter; a network "
+        "with instance norm paints a tile otherwise than it would paint that part of the whole",
+    )
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of the networks")
     given = parser.parse_args(argv)
     if min(given.rows, given.columns, given.magnify, given.styles) < 1:
         raise UserError("--rows, --columns, --magnify and --styles must be at least 1.")
     folder = RunFolder(given.run).require()
     recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
+    if given.label_map is None and (given.instances or given.style_of or given.tile):
+        raise UserError("--instances, --style-of and --tile go with --label-map. Name one, too.")
 
     if given.label_map is not None:
         return _paint(recipe, folder, given)
@@ -65,10 +83,28 @@ def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     count = given.rows * given.columns
     labels = _labels(recipe, given.classes, count)
     like = None if labels is None else Batch(torch.empty(count, 0), torch.tensor(labels))
-    images = Drawer(recipe, folder).draw(count, given.seed, like)
+    images = Drawer(recipe, folder, _dtype(given)).draw(count, given.seed, like)
     save_png(given.out, grid(images, given.columns, given.magnify))
     console.print(f"{given.out}: {count} samples")
     return 0
+
+
+def _dtype(given: argparse.Namespace):  # type: ignore[no-untyped-def]
+    import torch
+
+    return {"float32": torch.float32, "bf16": torch.bfloat16}[given.precision]
+
+
+def _styles_of(texts: list[str]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for text in texts:
+        match = re.fullmatch(r"([0-9]{1,10})=([0-9]{1,10})", text)
+        if match is None:
+            raise UserError(f"--style-of {text}: give an instance's id and the number of a style, as 26001=3.")
+        if int(match[1]) in found:
+            raise UserError(f"--style-of {text}: instance {match[1]} stands there twice.")
+        found[int(match[1])] = int(match[2])
+    return found
 
 
 def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
@@ -79,23 +115,33 @@ def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     data = recipe.data
     if not data.label_map_classes:
         raise UserError(f"{folder.path}: this run was not trained on label maps, so it paints none.")
+    styles = _styles_of(given.style_of)
     maps = maps_of(given.label_map, given.instances)
-    # All are read before the first is painted: nothing is left half done.
-    batches = [
-        read_maps(labels, instances, classes=data.label_map_classes, ignore=data.ignore_label)
-        for _, labels, instances in maps
-    ]
     single = len(maps) * given.styles == 1
     if single and given.out.is_dir():
         raise UserError(f"{given.out}: is a folder. Name a PNG file for one picture.")
+    if not single and given.out.is_file():
+        raise UserError(f"{given.out}: is a file. Name a folder for several pictures.")
+    drawer = Drawer(recipe, folder, _dtype(given))
+
+    def read(labels: Path, instances: Path | None):  # type: ignore[no-untyped-def]
+        return read_maps(labels, instances, classes=data.label_map_classes, ignore=data.ignore_label)
+
+    # All are looked at before the first is painted: nothing is left half done. They are read again then: a folder of
+    # large maps would not fit into memory.
+    for _, labels, instances in maps:
+        like = read(labels, instances)
+        try:
+            drawer.check_maps(like, styles, given.tile)
+        except UserError as error:
+            raise UserError(f"{labels}: {error}") from None
     if not single:
-        if given.out.is_file():
-            raise UserError(f"{given.out}: is a file. Name a folder for several pictures.")
         given.out.mkdir(parents=True, exist_ok=True)
-    drawer = Drawer(recipe, folder)
-    for (name, _, _), like in zip(maps, batches, strict=True):
+    for name, labels, instances in maps:
+        like = read(labels, instances)
         for style in range(given.styles):
             path = given.out if single else given.out / (f"{name}-{style}.png" if given.styles > 1 else f"{name}.png")
-            save_png(path, grid(drawer.draw(1, given.seed + style, like), 1, given.magnify))
+            picture = drawer.paint(like, given.seed + style, styles, given.tile)
+            save_png(path, grid(picture, 1, given.magnify))
     console.print(f"{given.out}: {len(maps) * given.styles} pictures")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,17 @@ def maps_of(place: Path, instances: Path | None) -> list[tuple[str, Path, Path |
     """(name, label map, instance map) of a file, or of all files of a folder; instance maps have the same name there.
 
     Raises:
-        UserError: there are none, or one lacks its instance map.
+        UserError: there are none, two have one name, or one lacks its instance map.
     """
     if not place.is_dir():
         return [(place.stem, place, instances)]
     found = sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS)
     if not found:
         raise UserError(f"{place}: holds no label map ({', '.join(ENDINGS)}).")
+    names = Counter(path.stem for path in found)
+    twice = [path for path in found if names[path.stem] > 1]
+    if twice:
+        raise UserError(f"{twice[0]}: another map there has the same name but for its ending. Rename one.")
     if instances is None:
         return [(path.stem, path, None) for path in found]
     by_name = {path.stem: path for path in instances.iterdir()} if instances.is_dir() else {}

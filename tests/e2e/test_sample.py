@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,32 +66,118 @@ def test_maps_are_painted_in_styles(place: Path, monkeypatch: pytest.MonkeyPatch
     assert (pixels(place / "painted/0003-0.png") != pixels(place / "painted/0003-1.png")).any()
 
 
+ONE = ("--label-map", "label-maps/0003.png", "--instances", "instance-maps/0003.png")
+
+
+def test_one_instance_gets_another_style(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for name, style in (("seed", ()), ("first", ("--style-of", "905=0")), ("second", ("--style-of", "905=1", "900=0"))):
+        assert main(["sample", "runs/pix2pixhd", f"{name}.png", *ONE, *style]) == 0
+    assert main(["sample", "runs/pix2pixhd", "edits", *ONE, "--styles", "2", "--style-of", "905=0"]) == 0
+    seed, first, second = (pixels(place / f"{name}.png") for name in ("seed", "first", "second"))
+    assert (first != second).any()
+    assert (seed != first).any() or (seed != second).any()
+    assert (pixels(place / "edits/0003-0.png") == first).all() and (pixels(place / "edits/0003-1.png") != first).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(70, 53), (32, 64)])
+def test_large_maps_are_painted_in_tiles_and_in_half_precision(
+    place: Path, monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    monkeypatch.chdir(place)
+    draw = np.random.default_rng(0)
+    for name, low in (("labels", 0), ("ids", 900)):
+        blocks = draw.integers(low, low + 4, (height // 8 + 1, width // 8 + 1), dtype=np.uint16)
+        Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)[:height, :width]).save(place / f"{name}.png")
+    paint = ["--label-map", "labels.png", "--instances", "ids.png", "--style-of", "902=1"]
+    for name, more in (
+        ("whole", ()),
+        ("one", ("--tile", "72")),
+        ("tiles", ("--tile", "24")),
+        ("half", ("--precision", "bf16")),
+        ("both", ("--precision", "bf16", "--tile", "24")),
+    ):
+        assert main(["sample", "runs/pix2pixhd", f"{name}.png", *paint, *more]) == 0
+    whole, one, tiles, half, both = (
+        pixels(place / f"{name}.png").astype(int) for name in ("whole", "one", "tiles", "half", "both")
+    )
+    assert whole.shape == (height, width, 3) and whole.std() > 1
+    assert (one == whole).all(), "a tile that covers the map"
+    assert (tiles != whole).any() and (half != whole).any()
+    # The network's weights are of the size of 0.02, so that its pictures are faint.
+    assert abs(tiles - whole).mean() < whole.std() and abs(half - whole).max() <= 2 and abs(both - tiles).max() <= 2
+
+
+def edited(place: Path, name: str, old: str, new: str) -> str:
+    """A copy of the run with another configuration."""
+    shutil.copytree(place / "runs/pix2pixhd", place / "runs" / name)
+    config = place / "runs" / name / "config.yaml"
+    assert old in config.read_text()
+    config.write_text(config.read_text().replace(old, new))
+    return f"runs/{name}"
+
+
 def test_what_does_not_fit_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(place)
+    good, paint = "label-maps/0001.png", ["runs/pix2pixhd", "no.png", "--label-map"]
+    whole = [*paint, good, "--instances", "instance-maps/0001.png"]
     Image.fromarray(np.full((16, 16), 9, np.uint8)).save(place / "nine.png")
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(place / "colour.png")
     Image.fromarray(np.zeros((8, 16), np.uint8)).save(place / "low.png")
+    Image.fromarray(np.zeros((3, 16), np.uint8)).save(place / "flat.png")
     (place / "text.png").write_text("no picture")
     (place / "nothing").mkdir()
-    good, paint = "label-maps/0001.png", ["runs/pix2pixhd", "no.png", "--label-map"]
+    for folder, last in (("good-bad", "nine.png"), ("good-flat", "flat.png"), ("good-other", "label-maps/0002.png")):
+        (place / folder).mkdir()
+        for name, source in (("0001.png", good), ("0002.png", last)):
+            shutil.copy(place / source, place / folder / name)
+    instances = np.asarray(Image.open(place / "instance-maps/0002.png"))
+    (place / "other-ids").mkdir()
+    shutil.copy(place / "instance-maps/0001.png", place / "other-ids/0001.png")
+    Image.fromarray(instances + 100).save(place / "other-ids/0002.png")
+    (place / "flat-ids").mkdir()
+    shutil.copy(place / "instance-maps/0001.png", place / "flat-ids/0001.png")
+    shutil.copy(place / "flat.png", place / "flat-ids/0002.png")
+    (place / "twice").mkdir()
+    for ending in ("png", "tif"):
+        Image.open(place / good).save(place / "twice" / f"0001.{ending}")
+    three = edited(place, "three", "label_map_classes: 4", "label_map_classes: 3")
     for arguments, message in (
         (["runs/cgan", "no.png", "--classes", "2"], "this run has the classes 0 to 1"),
         (["runs/cgan", "no.png", "--label-map", good], "was not trained on label maps"),
         (["runs/pix2pixhd", "no.png"], "Name one: --label-map FILE"),
         (["runs/pix2pixhd", "no.png", "--classes", "1", "--label-map", good], "instances"),
-        ([*paint, good], "These networks see instances"),
+        (["runs/pix2pixhd", "no.png", "--instances", "instance-maps"], "go with --label-map"),
+        ([*paint, good], f"{good}: These networks see instances"),
         ([*paint, "nine.png"], "nine.png: holds the ids [9]; this run knows 0 to 3"),
         ([*paint, "colour.png"], "colour.png: has colours (RGB)"),
         ([*paint, "text.png"], "text.png: is no image"),
         ([*paint, "gone.png"], "gone.png: cannot be read"),
         ([*paint, "nothing"], "holds no label map"),
+        ([*paint, "twice", "--instances", "instance-maps"], "0001.png: another map there has the same name"),
+        ([*paint, "flat.png", "--instances", "flat.png"], "flat.png: Images of 3x16 are too small"),
         ([*paint, good, "--instances", "low.png"], "low.png: has 16 x 8 pixels, its label map 16 x 16"),
+        ([*paint, good, "--instances", "text.png"], "text.png: is no image"),
         ([*paint, "label-maps", "--instances", "some"], "has no instance map for 0000.png"),
+        # Of several maps none is painted where one is wrong, and there is no folder.
+        ([*paint, "good-bad", "--instances", "instance-maps"], "0002.png: holds the ids [9]; this run knows 0 to 3"),
+        ([*paint, "good-flat", "--instances", "flat-ids"], "0002.png: Images of 3x16 are too small"),
+        ([*paint, "good-other"], "0001.png: These networks see instances"),
+        (
+            [*paint, "good-other", "--instances", "other-ids", "--style-of", "903=0"],
+            "0002.png: no instance has the id 903; ids are 1000, 1001",
+        ),
+        ([*whole, "--style-of", "903"], "--style-of 903: give an instance's id and the number of a style"),
+        ([*whole, "--style-of", "903=0", "903=1"], "instance 903 stands there twice"),
+        ([*whole, "--style-of", "4=0"], "0001.png: no instance has the id 4; ids are 900, 901"),
+        ([*whole, "--style-of", "903=2"], "which has the styles 0 to 1, and no 2"),
+        ([*whole, "--tile", "7"], "tiles of 7 pixels are too small for this network: take at least 8"),
+        ([three, *whole[1:]], "The checkpoint does not fit the recipe's network 'generator'"),
         (["runs/cgan", "no.png", "--styles", "0"], "must be at least 1"),
     ):
         assert main(["sample", *arguments]) == 2, arguments
         assert message in " ".join(capsys.readouterr().err.split()), arguments
-    assert not (place / "no.png").exists()
+        assert not (place / "no.png").exists(), arguments
 
 
 @pytest.mark.parametrize("name", ["cgan", "pix2pixhd"])

@@ -16,9 +16,11 @@ from advgen.errors import UserError
 from advgen.game import Batch, Context, ImageSpec, OneSlice, Timeline
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.game import Pix2PixHd
+from advgen.games.pix2pixhd.styles import Styles
 from advgen.runtime.checkpoint import list_checkpoints, phase_ended, read_checkpoint
 from advgen.seeds import Noise
 from tests.distributed.runs import PAIRED, ROOT, logged, make_paired_shards, write_recipe
+from tests.games import pix2pixhd_reference as reference
 from tests.games.test_resume import GAME_SETTINGS, play
 
 SETTINGS = GAME_SETTINGS["pix2pixhd"]
@@ -122,11 +124,77 @@ def test_regression_alone_trains_no_discriminators() -> None:
         game_of(**{**alone, "l1_weight": 0.0})
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 32), (18, 26), (21, 13)])
+class Seen(torch.nn.Module):
+    """Stands for a generator, and paints what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("weight", torch.nn.Parameter(torch.zeros(1)))
+
+    def forward(self, inputs: torch.Tensor, stage: int) -> torch.Tensor:
+        return inputs
+
+
+@pytest.mark.parametrize("ignore", [0, 2, 255])
+def test_pixels_that_stand_for_no_class_have_no_channel(ignore: int) -> None:
+    """In training, and in what is painted; an id among the classes, or not."""
+    game = game_of(ImageSpec(16, label_map_classes=4, instance_maps=True, ignore_label=ignore))
+    batch = batch_of(2, 6, 5)
+    assert batch.label_map is not None and batch.instance_map is not None
+    batch.label_map[1, 2:4] = ignore
+    labels, ids = batch.label_map.numpy(), batch.instance_map.numpy()
+    expected = np.zeros((2, 5, 6, 5))
+    for n, y, x in np.ndindex(2, 6, 5):
+        if labels[n, y, x] != ignore:
+            expected[n, labels[n, y, x], y, x] = 1
+    expected[:, 4] = [reference.edges(own) for own in ids]
+    np.testing.assert_array_equal(game.condition(batch, torch.float32).numpy(), expected)
+    networks = {**game.networks, "generator": Seen()}
+    noise, progress = Noise(0, ("x",), torch.arange(2)), Timeline(game.phases).at_end_of(2)
+    painted = game.sample(networks, progress, noise, dataclasses.replace(batch, images=torch.empty(0)))
+    np.testing.assert_array_equal(painted[:, :5].detach().numpy(), expected)
+
+
+def test_styles_are_clustered_without_what_stands_for_no_class() -> None:
+    game = game_of(ImageSpec(16, label_map_classes=4, instance_maps=True, ignore_label=2))
+    batch = batch_of(1, 16, 16)
+    labels, ids = torch.zeros(1, 16, 16, dtype=torch.int64), torch.zeros(1, 16, 16, dtype=torch.int64)
+    ids[:, 4:8], ids[:, 8:] = 1, 2
+    labels[:, 2:4], labels[:, 4:8], labels[:, 8:] = 2, 2, 3  # of the first instance a half, of the second all
+    shown = dataclasses.replace(batch, label_map=labels, instance_map=ids)
+    game.conclude(game.networks, Timeline(game.phases).at_end_of(2), iter([shown]))
+    assert styles_of(game).counts.tolist() == [1, 0, 0, 1]
+
+
+def styles_of(game: Pix2PixHd) -> Styles:
+    styles = game.networks["styles"]
+    assert isinstance(styles, Styles)
+    return styles
+
+
+def test_an_edit_of_one_instance_changes_its_pixels_alone() -> None:
+    game, like = game_of(), batch_of(1, 12, 9)
+    rows = torch.from_numpy(np.random.RandomState(0).normal(size=(8, 2))).float()
+    styles_of(game).fit(torch.arange(4).repeat(2), rows, seed=0)
+    assert like.label_map is not None and like.instance_map is not None
+    like.label_map.copy_(like.instance_map)
+    noise = Noise(0, ("x",), torch.arange(1))
+    before, *after = (game.planes(game.networks, noise, like, styles) for styles in ({}, {2: 0}, {2: 1}))
+    where = like.instance_map[0] == 2
+    same = [torch.equal(planes, before) for planes in after]
+    assert sorted(same) == [False, True], "of two styles one is that of the seed"
+    for style, planes in enumerate(after):
+        assert torch.equal(planes[0, :, ~where], before[0, :, ~where])
+        assert torch.equal(planes[0, 2:, where].T, styles_of(game).centres[2, style].expand(int(where.sum()), 2))
+        assert torch.equal(planes[0, :2], before[0, :2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (18, 26), (21, 13), (70, 53), (32, 64)])
 def test_maps_of_any_size_are_painted(height: int, width: int) -> None:
     game = game_of()
     progress = Timeline(game.phases).at_end_of(2)
     like = dataclasses.replace(batch_of(2, height, width), images=torch.empty(0))
+    game.check_maps(game.networks, progress, like, {})
     images = game.sample(game.networks, progress, Noise(0, ("x",), torch.arange(2)), like)
     assert images.shape == (2, 3, height, width) and images.abs().max() <= 1
 
@@ -158,8 +226,21 @@ def test_what_the_data_lack_is_told() -> None:
     noise, progress = Noise(0, ("x",), torch.arange(1)), Timeline(game.phases).at_end_of(0)
     with pytest.raises(UserError, match="paints from label maps"):
         game.sample(game.networks, progress, noise)
+    labels = torch.zeros(1, 16, 16).long()
+    lacking, small = Batch(torch.empty(0), None, labels), Batch(torch.empty(0), None, labels[:, :2], labels[:, :2])
     with pytest.raises(UserError, match="These networks see instances"):
-        game.sample(game.networks, progress, noise, Batch(torch.empty(0), None, torch.zeros(1, 16, 16).long()))
+        game.sample(game.networks, progress, noise, lacking)
+    for like, message in (
+        (Batch(torch.empty(0)), "paints from label maps"),
+        (lacking, "These networks see instances"),
+        (small, "Images of 2x16 are too small"),
+    ):
+        with pytest.raises(UserError, match=message):
+            game.check_maps(game.networks, progress, like, {})
+    plain = game_of(ImageSpec(16, label_map_classes=4), encoder_features=0, edges=False)
+    plain.check_maps(plain.networks, progress, lacking, {})
+    with pytest.raises(UserError, match="this run has no styles: it was trained without an encoder"):
+        plain.check_maps(plain.networks, progress, lacking, {0: 0})
 
 
 @pytest.mark.parametrize(
@@ -182,6 +263,16 @@ def test_shards_and_files_that_do_not_fit_are_refused(
         (place / "other" / "shards").rename(place / "plain")
     with pytest.raises(UserError, match=message):
         build_trainer(load_recipe(recipe_of(place, "refused", **change)))
+
+
+def test_ade20k_s_recipe_sees_151_classes_and_nothing_else() -> None:
+    recipe = load_recipe(ROOT / "pipelines/recipes/pix2pixhd-ade20k-256.yaml")
+    with torch.device("meta"):
+        game = build_game(recipe)
+    assert [(phase.name, phase.kimg, phase.resolution) for phase in game.phases] == [("global", 4042, 256)]
+    assert game.networks.keys() == {"generator", "discriminator"}
+    first = next(p for p in game.networks["generator"].parameters())
+    assert first.shape == (64, 151, 7, 7)
 
 
 def test_the_paper_s_recipe_has_its_phases_and_widths() -> None:

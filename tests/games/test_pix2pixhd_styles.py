@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from advgen.errors import UserError
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.encoder import find_instances
 from advgen.games.pix2pixhd.styles import Styles, classes_of, k_means, large_instances
@@ -98,6 +100,61 @@ def test_draws_come_from_the_instance_s_class() -> None:
     assert set(ones) == {10.0, 11.0} and 15 < ones.count(10.0) < 48
     assert torch.equal(styles(instances, classes, noise(3))[:, 0], drawn)
     assert not torch.equal(styles(instances, classes, noise(4))[:, 0], drawn)
+
+
+def test_an_instance_keeps_its_style_whatever_else_is_in_the_map() -> None:
+    styles = filled()
+
+    def by_id(ids: torch.Tensor) -> dict[int, float]:
+        instances = find_instances(ids)
+        rows = styles(instances, classes_of(torch.ones_like(ids), instances), noise(3))[:, 0]
+        return dict(zip(instances.ids.tolist(), rows.tolist(), strict=True))
+
+    before = by_id(torch.arange(1000, 1064).reshape(1, 8, 8))
+    assert set(before.values()) == {10.0, 11.0}
+    more = by_id(
+        torch.cat((torch.arange(900, 932), torch.arange(1000, 1064), torch.tensor([2**31 - 1] * 4))).reshape(1, 10, 10)
+    )
+    assert {i: style for i, style in more.items() if i in before} == before
+    fewer = by_id(torch.arange(1000, 1064).clamp(min=1040).reshape(1, 8, 8))
+    assert fewer == {i: before[i] for i in range(1040, 1064)}
+
+
+def test_a_chosen_style_is_that_instance_s_alone() -> None:
+    styles = filled()
+    ids = torch.arange(1000, 1016).reshape(1, 4, 4)
+    instances = find_instances(ids)
+    classes = classes_of(torch.ones_like(ids), instances)
+    before = styles(instances, classes, noise(3))[:, 0].tolist()
+    for style in (0, 1):
+        found = styles(instances, classes, noise(3), {1005: style})[:, 0].tolist()
+        assert found == [*before[:5], float(styles.centres[1, style]), *before[6:]]
+
+
+def test_choices_that_cannot_be_followed_are_told() -> None:
+    styles = filled()
+    ids = torch.tensor([[[5, 6, 7]]])
+    instances = find_instances(ids)
+    classes = classes_of(torch.tensor([[[1, 2, 0]]]), instances, ignore=0)
+    styles.check(instances, classes, {5: 1})
+    for chosen, message in (
+        ({4: 0}, "no instance has the id 4; ids are 5, 6, 7"),
+        ({5: 2}, "instance 5 is of class 1, which has the styles 0 to 1, and no 2"),
+        ({5: -1}, "and no -1"),
+        ({5: 1, 6: 0}, "instance 6 is of class 2, which has no styles"),
+        ({7: 0}, "instance 7 is of no class, which has no styles"),
+    ):
+        with pytest.raises(UserError, match=message):
+            styles.check(instances, classes, chosen)
+
+
+def test_pixels_that_stand_for_no_class_do_not_tell_an_instance_s() -> None:
+    ids = torch.tensor([[[7, 7, 7, 8, 8, 9]]])
+    labels = torch.tensor([[[1, 2, 3, 3, 3, 255]]])
+    instances = find_instances(ids)
+    assert classes_of(labels, instances).tolist() == [3, 3, 255]
+    assert classes_of(labels, instances, ignore=3).tolist() == [2, -1, 255]
+    assert classes_of(labels, instances, ignore=255).tolist() == [3, 3, -1]
 
 
 def test_a_draw_does_not_depend_on_the_rest_of_the_batch() -> None:

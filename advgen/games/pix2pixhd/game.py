@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from advgen.errors import UserError
 from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
-from advgen.games.pix2pixhd.encoder import Encoder, find_instances, spread
-from advgen.games.pix2pixhd.networks import Generator, MultiscaleDiscriminator, ResidualBlock
+from advgen.games.pix2pixhd.encoder import Encoder, Instances, find_instances, spread
+from advgen.games.pix2pixhd.networks import Generator, MultiscaleDiscriminator, ResidualBlock, check_sides
 from advgen.games.pix2pixhd.styles import Styles, classes_of, large_instances
 from advgen.losses import matching
 from advgen.losses.adversarial import least_squares_discriminator, least_squares_generator
@@ -144,12 +144,21 @@ class Pix2PixHd:
         Raises:
             UserError: no such maps.
         """
-        if like.label_map is None:
-            raise UserError("pix2pixhd paints from label maps: give some (advgen sample RUN --label-map FILE).")
-        channels = [one_hot(like.label_map, self.spec.label_map_classes)]
+        channels = [self._one_hot(self._labels(like))]
         if self.config.edges:
             channels.append(instance_edges(self._instances(like))[:, None])
         return torch.cat([channel.to(dtype) for channel in channels], dim=1)
+
+    def _one_hot(self, label_map: Tensor) -> Tensor:
+        return one_hot(label_map, self.spec.label_map_classes, self.spec.ignore_label)
+
+    def _labels(self, like: Batch) -> Tensor:
+        if like.label_map is None:
+            raise UserError("pix2pixhd paints from label maps: give some (advgen sample RUN --label-map FILE).")
+        return like.label_map
+
+    def _classes(self, like: Batch, instances: Instances) -> Tensor:
+        return classes_of(self._labels(like), instances, self.spec.ignore_label)
 
     def _instances(self, like: Batch) -> Tensor:
         if like.instance_map is None:
@@ -221,10 +230,8 @@ class Pix2PixHd:
         with torch.no_grad():
             for batch in batches:
                 instances = find_instances(self._instances(batch))
-                assert batch.label_map is not None
-                found = large_instances(
-                    networks["encoder"](batch.images, instances), classes_of(batch.label_map, instances), instances
-                )
+                features = networks["encoder"](batch.images, instances)
+                found = large_instances(features, self._classes(batch, instances), instances)
                 classes.append(found[0])
                 rows.append(found[1])
         cast(Styles, networks["styles"]).fit(torch.cat(classes), torch.cat(rows), _STYLE_SEED)
@@ -233,15 +240,54 @@ class Pix2PixHd:
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
         """Pictures [n, c, h, w] of the given maps at the progress' phase; instances get styles at random."""
-        like = like or Batch(torch.empty(0))
-        parameter = next(networks["generator"].parameters())
-        inputs = self.condition(like, parameter.dtype)
+        planes = self.planes(networks, noise, like or Batch(torch.empty(0)), {})
+        return self.paint(networks, progress, planes)
+
+    def check_maps(
+        self, networks: Mapping[str, nn.Module], progress: Progress, like: Batch, styles: Mapping[int, int]
+    ) -> None:
+        """Refuse maps that are missing or too small, instances that are not there and styles that their classes lack.
+
+        Raises:
+            UserError: for any of them.
+        """
+        height, width = self._labels(like).shape[-2:]
+        if self.config.edges or self.config.encoder_features:
+            self._instances(like)
+        check_sides(height, width, self.stride(progress))
+        if styles and not self.config.encoder_features:
+            raise UserError("this run has no styles: it was trained without an encoder (game.encoder_features: 0).")
+        if styles:
+            instances = find_instances(self._instances(like))
+            cast(Styles, networks["styles"]).check(instances, self._classes(like, instances), styles)
+
+    def planes(self, networks: Mapping[str, nn.Module], noise: Noise, like: Batch, styles: Mapping[int, int]) -> Tensor:
+        """Label ids, where instances meet, and the features of the instances' styles: float32 [n, planes, h, w].
+
+        Args:
+            networks: of which those of the styles are used.
+            noise: a row an image, of the styles.
+            like: with the maps.
+            styles: chosen ones, by the id of an instance: the number of a style of its class.
+        """
+        found = [self._labels(like)[:, None].float()]
+        if self.config.edges:
+            found.append(instance_edges(self._instances(like))[:, None].float())
         if self.config.encoder_features:
             instances = find_instances(self._instances(like))
-            assert like.label_map is not None
-            rows = networks["styles"](instances, classes_of(like.label_map, instances), noise).to(parameter.dtype)
-            inputs = torch.cat((inputs, spread(rows, instances)), dim=1)
+            rows = networks["styles"](instances, self._classes(like, instances), noise, styles)
+            found.append(spread(rows, instances))
+        return torch.cat(found, dim=1)
+
+    def paint(self, networks: Mapping[str, nn.Module], progress: Progress, planes: Tensor) -> Tensor:
+        """Pictures [n, c, h, w] of :meth:`planes`."""
+        dtype = next(networks["generator"].parameters()).dtype
+        inputs = torch.cat((self._one_hot(planes[:, 0].long()).to(dtype), planes[:, 1:].to(dtype)), dim=1)
         return networks["generator"](inputs, self._stage(progress.phase))
+
+    def stride(self, progress: Progress) -> int:
+        """Pixels of the picture that are one at the coarsest level."""
+        return 1 << (self.config.downsamplings + self._stage(progress.phase))
 
     def blocks(self) -> list[nn.Module]:
         """Every residual block of the generator."""

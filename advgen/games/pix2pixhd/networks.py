@@ -30,18 +30,27 @@ def halved(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
 
 
-def padded(x: Tensor, multiple: int) -> Tensor:
-    """``x`` [n, c, h, w] continued by reflection, below and to the right, to sides that are multiples of ``multiple``.
+def check_sides(height: int, width: int, multiple: int) -> None:
+    """Refuse images that :func:`padded` does.
 
     Raises:
         UserError: a side is not above ``multiple``: at the coarsest level fewer than 2 pixels would be left of it.
     """
-    height, width = x.shape[-2:]
     if min(height, width) <= multiple:
         raise UserError(
             f"Images of {height}x{width} are too small for a network that halves them to 1/{multiple}: both sides must "
             f"be above {multiple}. Lower game.downsamplings or game.encoder_downsamplings, or use larger images."
         )
+
+
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """``x`` [n, c, h, w] continued by reflection, below and to the right, to sides that are multiples of ``multiple``.
+
+    Raises:
+        UserError: see :func:`check_sides`.
+    """
+    height, width = x.shape[-2:]
+    check_sides(height, width, multiple)
     below, right = -height % multiple, -width % multiple
     return F.pad(x, (0, right, 0, below), mode="reflect") if below or right else x
 

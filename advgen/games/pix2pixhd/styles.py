@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from advgen.errors import UserError
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.encoder import Instances
 from advgen.seeds import Noise
 
 
-def classes_of(label_map: Tensor, instances: Instances) -> Tensor:
+def classes_of(label_map: Tensor, instances: Instances, ignore: int | None = None) -> Tensor:
     """The class of each instance [m]: the id of its pixels in the label map int64 [n, h, w], the largest of several.
 
+    Pixels of the id ``ignore`` do not count; an instance that has no others is of class -1.
     The released code reads it off Cityscapes' instance ids instead (class * 1000 + number), which says the same there.
     """
     none = torch.full_like(instances.ids, -1)
-    return none.scatter_reduce(0, instances.index.flatten(), label_map.flatten(), "amax")
+    counted = label_map if ignore is None else torch.where(label_map == ignore, -1, label_map)
+    return none.scatter_reduce(0, instances.index.flatten(), counted.flatten(), "amax")
 
 
 def large_instances(rows: Tensor, classes: Tensor, instances: Instances) -> tuple[Tensor, Tensor]:
@@ -120,20 +124,49 @@ class Styles(nn.Module):
             self.centres[label, :count] = centres.to(self.centres)
             self.counts[label] = count
 
-    def forward(self, instances: Instances, classes: Tensor, noise: Noise) -> Tensor:
+    def check(self, instances: Instances, classes: Tensor, chosen: Mapping[int, int]) -> None:
+        """Refuse choices that :meth:`forward` could not follow.
+
+        Raises:
+            UserError: an instance is not there, or its class has no such centre.
+        """
+        for number, style in chosen.items():
+            own = classes[instances.ids == number].tolist()
+            if not own:
+                some = ", ".join(str(i) for i in instances.ids.unique()[:8].tolist())
+                raise UserError(f"no instance has the id {number}; ids are {some}{' ...' * (len(instances.ids) > 8)}.")
+            for label in own:
+                count = int(self.counts[label]) if 0 <= label < len(self.counts) else 0
+                if not count:
+                    raise UserError(
+                        f"instance {number} is of {f'class {label}' if label >= 0 else 'no class'}, which has no "
+                        "styles: the images that they were clustered from show no large instance of it, or no phase of "
+                        "the run has ended yet."
+                    )
+                if not 0 <= style < count:
+                    raise UserError(
+                        f"instance {number} is of class {label}, which has the styles 0 to {count - 1}, and no {style}."
+                    )
+
+    def forward(
+        self, instances: Instances, classes: Tensor, noise: Noise, chosen: Mapping[int, int] | None = None
+    ) -> Tensor:
         """A feature vector for each instance [m, f], one of its class's centres at random; 0 for a class without.
 
         Args:
             instances: of a batch.
             classes: int64 [m], of each.
             noise: a row an image.
+            chosen: centres that are not left to chance: their number, by the id of the instance.
         """
         known = (classes >= 0) & (classes < len(self.counts))
         classes = torch.where(known, classes, 0)
         counts = torch.where(known, self.counts[classes], 0)
-        # An instance's number in its own image names its draw, so that it does not depend on the rest of the batch.
-        firsts = torch.searchsorted(instances.images, torch.arange(len(instances.index), device=classes.device))
-        numbers = torch.arange(len(classes), device=classes.device) - firsts[instances.images]
-        draws = noise.uniform("styles", int(numbers.max()) + 1)[instances.images, numbers]
+        # Image and id name a draw, so that it depends neither on the rest of the batch nor on the other instances of
+        # the image: who adds one to a map, or takes one away, finds the others as they were.
+        positions = (noise.positions[instances.images] << 32) + instances.ids
+        draws = replace(noise, positions=positions, dtype=None).uniform("styles")
         picks = torch.minimum((draws * counts).long(), (counts - 1).clamp(min=0))
+        for number, style in (chosen or {}).items():
+            picks = torch.where(instances.ids == number, style, picks)
         return torch.where(counts[:, None] > 0, self.centres[classes, picks], 0.0)
