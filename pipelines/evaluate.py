@@ -13,7 +13,7 @@ from advgen.strict_config import YamlText, parse, plain, read_yaml
 from pipelines.terminal import console
 
 if TYPE_CHECKING:
-    from advgen.evaluation import Record
+    from advgen.metrics.records import Record
 
 
 def main(argv: list[str]) -> int:
