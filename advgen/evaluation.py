@@ -26,7 +26,7 @@ from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, sampling_net
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
-from advgen.metrics.measures import Bench, Measure, Result
+from advgen.metrics.measures import Bench, Learned, Measure, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.reals import Reals
 from advgen.metrics.records import Record, Records
@@ -84,6 +84,7 @@ class Evaluator:
         files: MetricFiles,
         device: torch.device,
         spec: ImageSpec,
+        learned: Learned | None = None,
     ) -> None:
         if not isinstance(game, Samples):
             raise UserError(f"{folder.path}: this game draws no images, so image metrics cannot be taken.")
@@ -98,7 +99,7 @@ class Evaluator:
         held_out = reals.held_out
         self.reference = chosen(reals.train, config.reference_samples)
         self.held_out = None if held_out is None else chosen(held_out, config.held_out_samples or config.samples)
-        self._bench = Bench(config, files, spec, self.reference)
+        self._bench = Bench(config, files, spec, self.reference, learned)
         self._measures: dict[Callable[[Bench], Measure], Measure] = {}
         self._read = lru_cache(1)(read_checkpoint)
 

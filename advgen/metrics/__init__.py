@@ -25,6 +25,15 @@ class MetricFiles:
     inception_weights: Path | None = None
     """FID's Inception weights (``evaluation.inception_weights``); needed by ``fid`` alone."""
 
+    segmenter: Path | None = None
+    """TorchScript of a segmenter (``evaluation.segmenter``); None: one is trained on the real images."""
+
+    classifier: Path | None = None
+    """TorchScript of a classifier (``evaluation.classifier``); None: one is trained on the real images."""
+
+    ignore_label: int | None = None
+    """The id in label maps that stands for no class (``data.ignore_label``)."""
+
     lite0_size: int = 64
     """Pixels a side to which images are resized for EfficientNet-Lite0."""
 
@@ -79,6 +88,24 @@ def _neighbours(bench: Bench) -> Measure:
     return Neighbours(bench, _lite0)
 
 
+def _agreement(bench: Bench) -> Measure:
+    from advgen.metrics.conditions import agreement
+
+    return agreement(bench)
+
+
+def _recognition(bench: Bench) -> Measure:
+    from advgen.metrics.conditions import recognition
+
+    return recognition(bench)
+
+
+def _styles(bench: Bench) -> Measure:
+    from advgen.metrics.conditions import Styles
+
+    return Styles(bench)
+
+
 _TABLE = (
     MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID", "lower", _frechet_lite0),
     MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017)", "lower", _frechet_inception),
@@ -86,6 +113,10 @@ _TABLE = (
     MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _neighbours),
     MetricSpec("coverage", "share of reals with a fake beside them (Naeem et al. 2020)", "higher", _neighbours),
+    MetricSpec("miou", "mean IoU of a segmenter's labels with the label maps painted from", "higher", _agreement),
+    MetricSpec("pixel_accuracy", "share of pixels that a segmenter sees as the map says", "higher", _agreement),
+    MetricSpec("recognised", "share of images that a classifier takes for their class", "higher", _recognition),
+    MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
 )
 
 METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _TABLE}

@@ -20,6 +20,8 @@ from advgen.metrics.features import Extractor
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.reals import Reals
 
+Learned = Callable[[int, int], None]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -76,11 +78,15 @@ class Bench:
         files: what the recipe names.
         spec: of the data.
         reference: the training images that the others are set against.
+        learned: is told how far the training of a judge is: (images, of how many).
         device: where it is computed.
     """
 
-    def __init__(self, config: EvaluationConfig, files: MetricFiles, spec: ImageSpec, reference: Reals) -> None:
-        self.config, self.files, self.spec, self.reference = config, files, spec, reference
+    def __init__(
+        self, config: EvaluationConfig, files: MetricFiles, spec: ImageSpec, reference: Reals, learned: Learned | None
+    ) -> None:
+        self.config, self.files, self.spec = config, files, spec
+        self.reference, self.learned = reference, learned
         self.device = reference.device
         self._extractors: dict[Callable[[MetricFiles], Extractor], Extractor] = {}
 
