@@ -54,7 +54,9 @@ class Judge:
     """
 
     def __init__(self, network: nn.Module, identity: Identity, classes: int, piece: int, source: str = "") -> None:
-        self._network = network.requires_grad_(False).eval()
+        self._network = network.eval()
+        for parameter in network.parameters():  # TorchScript lacks requires_grad_ of modules
+            parameter.requires_grad_(False)
         self._identity, self._piece, self._source = dict(identity), piece, source
         self._device = torch.device("cpu")
         self.classes = classes
@@ -100,8 +102,8 @@ class Judge:
             raise UserError(f"{self._source}: fails on images, given as {shape} ({said[0]}).") from None
 
     def _check(self, logits: object, count: int, dimensions: int) -> None:
-        fits = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == dimensions
-        if fits and logits.shape[:2] == (count, self.classes):
+        shape = (dimensions, count, self.classes)
+        if isinstance(logits, Tensor) and logits.is_floating_point() and (logits.ndim, *logits.shape[:2]) == shape:
             return
         wanted = f"[{count}, {self.classes}{', h, w' if dimensions == 4 else ''}]"
         given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
