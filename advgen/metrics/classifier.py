@@ -44,7 +44,7 @@ class Classifier(Judge):
     def logits(self, images: Tensor) -> Tensor:
         """float32 [n, classes] of the same images."""
         empty = torch.empty(0, self.classes, device=images.device)
-        return torch.cat([empty, *(self._pieces(images, 2) if len(images) else ())])
+        return torch.cat([empty, *self._pieces(images, 2)])
 
 
 class SmallClassifier(nn.Module):

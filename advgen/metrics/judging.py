@@ -78,6 +78,8 @@ class Judge:
             UserError: the user's network fails, or gives something else.
         """
         images = as_rgb(images)
+        if not len(images):
+            return []
         if images.device != self._device:
             self._network.to(images.device)
             self._device = images.device
@@ -266,10 +268,10 @@ def kept(
         return found
     trained = train()
     state = {name: value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
-    metadata = {"identity": json.dumps(identity, sort_keys=True), "weights_sha256": weights_digest(state)}
+    record = {"identity": identity, "weights_sha256": weights_digest(state)}
     try:
         with files.atomic(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save(state, metadata))
+            temporary.write_bytes(safetensors.torch.save(state, {"judge": json.dumps(record, sort_keys=True)}))
     except OSError as error:
         reason = error.strerror or error
         _log.warning("%s: the trained judge could not be stored (%s); the next run starts over.", cache, reason)
@@ -291,9 +293,9 @@ def _read(path: Path, identity: Identity, network: Callable[[], nn.Module]) -> n
         return None
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            record = json.loads((file.metadata() or {})["judge"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if json.loads(metadata["identity"]) != identity or metadata["weights_sha256"] != weights_digest(state):
+        if record != {"identity": identity, "weights_sha256": weights_digest(state)}:
             raise ValueError("its content is not what was recorded")
         with torch.device("meta"):
             built = network()
