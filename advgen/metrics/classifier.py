@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advgen.data.parts import Samples
@@ -19,7 +20,7 @@ from advgen.metrics import judging
 from advgen.metrics.judging import Judge, Lesson, Progress
 
 _NAME = "advgen classifier"
-_CHANNELS = (16, 32, 64, 128, 192, 256)
+_CHANNELS = (32, 64, 128, 192, 256)  # at 1/2, 1/4 ... of the size
 _SMALLEST = 4  # pixels; a level more would lie below
 
 
@@ -43,26 +44,28 @@ class Classifier(Judge):
     def logits(self, images: Tensor) -> Tensor:
         """float32 [n, classes] of the same images."""
         empty = torch.empty(0, self.classes, device=images.device)
-        return torch.cat([empty, *(self._pieces(images, 2) if len(images) else ())])
+        return torch.cat([empty, *self._pieces(images, 2)])
 
 
 class SmallClassifier(nn.Module):
-    """Logits of an image: a convolution at its size, two at each half of it down to 4 pixels, the mean over those."""
+    """Logits of an image: two convolutions at each half of its size down to 4 pixels, and the maximum over those."""
 
     def __init__(self, classes: int, resolution: int) -> None:
         super().__init__()
         levels = 1
-        while levels < len(_CHANNELS) and resolution >> levels >= _SMALLEST:
+        while levels < len(_CHANNELS) and resolution >> (levels + 1) >= _SMALLEST:
             levels += 1
-        layers = _layer(3, _CHANNELS[0], 1)
-        for inside, outside in pairwise(_CHANNELS[:levels]):
-            layers += [*_layer(inside, outside, 2), *_layer(outside, outside, 1)]
+        layers: list[nn.Module] = []
+        for number, (inside, outside) in enumerate(pairwise((12, *_CHANNELS[:levels]))):  # 4 pixels of 3 channels
+            layers += [*_layer(inside, outside, 2 if number else 1), *_layer(outside, outside, 1)]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(_CHANNELS[levels - 1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 [n, 3, h, w] in [0, 1] to [n, classes]."""
-        return self.head(self.layers(2.0 * images - 1.0).mean((2, 3)))
+        height, width = images.shape[-2:]
+        x = F.pad(2.0 * images - 1.0, (0, width % 2, 0, height % 2), mode="replicate")
+        return self.head(self.layers(F.pixel_unshuffle(x, 2)).amax((2, 3)))
 
 
 def load_classifier(path: str | Path, classes: int) -> Classifier:
@@ -85,7 +88,7 @@ def train_classifier(
     *,
     resolution: int,
     seed: int = 0,
-    images: int = 48_000,
+    images: int = 24_000,
     mirror: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -116,7 +119,7 @@ def cached_classifier(
     *,
     resolution: int,
     seed: int = 0,
-    images: int = 48_000,
+    images: int = 24_000,
     mirror: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -135,7 +138,7 @@ def cached_classifier(
 def _lesson(stream: ImageStream, classes: int, resolution: int, seed: int, images: int, mirror: bool) -> Lesson:
     if not stream.manifest.classes:
         raise UserError(f"{stream}: has no labels, so no classifier can be trained on it. Name a file of one.")
-    return Lesson(_NAME, stream, classes, None, resolution, seed, images, 64, 3e-3, mirror)
+    return Lesson(_NAME, stream, classes, None, resolution, seed, images, 32, 3e-3, mirror)
 
 
 def _trained(lesson: Lesson, device: torch.device, progress: Progress | None) -> nn.Module:

@@ -54,7 +54,9 @@ class Judge:
     """
 
     def __init__(self, network: nn.Module, identity: Identity, classes: int, piece: int, source: str = "") -> None:
-        self._network = network.requires_grad_(False).eval()
+        self._network = network.eval()
+        for parameter in network.parameters():  # TorchScript lacks requires_grad_ of modules
+            parameter.requires_grad_(False)
         self._identity, self._piece, self._source = dict(identity), piece, source
         self._device = torch.device("cpu")
         self.classes = classes
@@ -76,6 +78,8 @@ class Judge:
             UserError: the user's network fails, or gives something else.
         """
         images = as_rgb(images)
+        if not len(images):
+            return []
         if images.device != self._device:
             self._network.to(images.device)
             self._device = images.device
@@ -100,8 +104,8 @@ class Judge:
             raise UserError(f"{self._source}: fails on images, given as {shape} ({said[0]}).") from None
 
     def _check(self, logits: object, count: int, dimensions: int) -> None:
-        fits = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == dimensions
-        if fits and logits.shape[:2] == (count, self.classes):
+        shape = (dimensions, count, self.classes)
+        if isinstance(logits, Tensor) and logits.is_floating_point() and (logits.ndim, *logits.shape[:2]) == shape:
             return
         wanted = f"[{count}, {self.classes}{', h, w' if dimensions == 4 else ''}]"
         given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -264,10 +268,10 @@ def kept(
         return found
     trained = train()
     state = {name: value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
-    metadata = {"identity": json.dumps(identity, sort_keys=True), "weights_sha256": weights_digest(state)}
+    record = {"identity": identity, "weights_sha256": weights_digest(state)}
     try:
         with files.atomic(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save(state, metadata))
+            temporary.write_bytes(safetensors.torch.save(state, {"judge": json.dumps(record, sort_keys=True)}))
     except OSError as error:
         reason = error.strerror or error
         _log.warning("%s: the trained judge could not be stored (%s); the next run starts over.", cache, reason)
@@ -289,9 +293,9 @@ def _read(path: Path, identity: Identity, network: Callable[[], nn.Module]) -> n
         return None
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            record = json.loads((file.metadata() or {})["judge"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if json.loads(metadata["identity"]) != identity or metadata["weights_sha256"] != weights_digest(state):
+        if record != {"identity": identity, "weights_sha256": weights_digest(state)}:
             raise ValueError("its content is not what was recorded")
         with torch.device("meta"):
             built = network()
