@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -171,8 +171,13 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     return Trainer(game, stream, world, folder, mirror, setting), world
 
 
-def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
+def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, int], None] | None = None) -> Evaluator:
     """The evaluator of a run.
+
+    Args:
+        recipe: the run's.
+        folder: the run's.
+        learned: is told how far the training of a judge is: (images, of how many).
 
     Raises:
         UserError: missing shards.
@@ -182,11 +187,21 @@ def build_evaluator(recipe: Recipe, folder: RunFolder) -> Evaluator:
         train=open_stream(recipe, recipe.data.train.shards),
         held_out=None if held_out is None else open_stream(recipe, held_out.shards),
     )
-    weights = recipe.evaluation.inception_weights
-    files = MetricFiles(inception_weights=None if weights is None else Path(weights))
+    evaluation = recipe.evaluation
+    files = MetricFiles(
+        inception_weights=_path(evaluation.inception_weights),
+        segmenter=_path(evaluation.segmenter),
+        classifier=_path(evaluation.classifier),
+        ignore_label=recipe.data.ignore_label,
+    )
     device = "cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu"
-    torch.set_num_threads(recipe.evaluation.threads or len(os.sched_getaffinity(0)))
-    return Evaluator(build_game(recipe), reals, folder, recipe.evaluation, files, torch.device(device), spec_of(recipe))
+    torch.set_num_threads(evaluation.threads or len(os.sched_getaffinity(0)))
+    game, spec = build_game(recipe), spec_of(recipe)
+    return Evaluator(game, reals, folder, evaluation, files, torch.device(device), spec, learned)
+
+
+def _path(named: str | None) -> Path | None:
+    return None if named is None else Path(named).expanduser()
 
 
 class Drawer:

@@ -1,48 +1,40 @@
 """The one evaluator: metrics of a run's checkpoints, with the real-versus-real floor beside them.
 
 Each figure is a record with its whole protocol, appended to ``metrics.jsonl``. What is there already, by the
-same protocol, is not computed again.
+same protocol, is not computed again. The fakes of a view are drawn once for all metrics that still need them.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from advgen.capabilities import Samples
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
-from advgen.files import sha256, write_text
+from advgen.files import sha256
 from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
-from advgen.metrics.features import Extractor
-from advgen.metrics.reference import reference_statistics
-from advgen.metrics.statistics import FeatureStatistics
-from advgen.runtime.checkpoint import (
-    COMPLETE,
-    Checkpoint,
-    list_checkpoints,
-    phase_ended,
-    read_checkpoint,
-    restore_networks,
-)
+from advgen.metrics.measures import Bench, Learned, Measure, Result
+from advgen.metrics.pictures import Pictures
+from advgen.metrics.reals import Reals
+from advgen.metrics.records import Record, Records
+from advgen.runtime.checkpoint import COMPLETE, list_checkpoints, phase_ended, read_checkpoint, restore_networks
 from advgen.runtime.run_folder import RunFolder
 from advgen.seeds import Noise, key_of, permutation
 from advgen.turns import batch_of
 
-Record = dict[str, Any]
 Told = Callable[[Record, bool], None]  # a record, and whether it was there before
 
 
@@ -63,6 +55,23 @@ class View:
     progress: Progress
 
 
+@dataclass(frozen=True)
+class Subject:
+    """One set of pictures, and what is to be known of it.
+
+    Attributes:
+        records: without their figures, one a metric.
+        resolution: height of the pictures.
+        show: so many of the pictures, in batches; of real ones all.
+        figures: what these very pictures came to when they were shown before, by metric.
+    """
+
+    records: list[Record]
+    resolution: int
+    show: Callable[[int], Iterator[Pictures]]
+    figures: dict[str, Result]
+
+
 class Evaluator:
     """Takes the metrics of one run."""
 
@@ -75,14 +84,24 @@ class Evaluator:
         files: MetricFiles,
         device: torch.device,
         spec: ImageSpec,
+        learned: Learned | None = None,
     ) -> None:
         if not isinstance(game, Samples):
             raise UserError(f"{folder.path}: this game draws no images, so image metrics cannot be taken.")
-        self.game, self.reals, self.folder, self.config, self.files = game, reals, folder, config, files
-        self.device, self.spec = device, spec
+        self.game, self.folder, self.config, self.device, self.spec = game, folder, config, device, spec
         self.timeline = Timeline(game.phases)
         self.networks: Mapping[str, nn.Module] = {n: m.to(device).eval() for n, m in game.networks.items()}
         self.averages = {a.name: copy.deepcopy(self.networks[a.of]) for a in game.averages}
+
+        def chosen(stream: ImageStream, count: int | None) -> Reals:
+            return Reals(stream, count or len(stream), config, device, labelled=spec.classes > 0)
+
+        held_out = reals.held_out
+        self.reference = chosen(reals.train, config.reference_samples)
+        self.held_out = None if held_out is None else chosen(held_out, config.held_out_samples or config.samples)
+        self._bench = Bench(config, files, spec, self.reference, learned)
+        self._measures: dict[Callable[[Bench], Measure], Measure] = {}
+        self._read = lru_cache(1)(read_checkpoint)
 
     def run(self, told: Told, only_latest: bool = False) -> list[Record]:
         """Take every metric of every phase-end checkpoint and of the newest one; returns all records.
@@ -92,63 +111,49 @@ class Evaluator:
             only_latest: leave the phase ends out.
 
         Raises:
-            UserError: no checkpoint, an unknown metric, missing weights.
+            UserError: no checkpoint, an unknown metric, one that the data do not allow, missing weights.
         """
         paths = list_checkpoints(self.folder.checkpoints)
         if not paths:
             raise UserError(f"{self.folder.path}: has no checkpoint yet. Train it first: `advgen train RECIPE`.")
         chosen = paths[-1:] if only_latest else [p for p in paths if phase_ended(p) is not None or p == paths[-1]]
-        known = read_records(self.folder.metrics)
+        records = Records(self.folder.metrics)
+        specs = [metric(name) for name in dict.fromkeys(self.config.metrics)]
+        for spec in specs:
+            self._measure(spec)
         results: list[Record] = []
-        for name in self.config.metrics:
-            spec = metric(name)
-            extractor = _Once(lambda spec=spec: spec.load_extractor(self.files))
-            for record, compute in self._plan(spec, extractor, chosen):
-                found = next((r for r in known if _same(r, record)), None)
-                if found is None:
-                    found = {**record, "value": compute()}
-                    known.append(found)
-                    write_text(self.folder.metrics, "".join(json.dumps(r) + "\n" for r in known))
-                    told(found, False)
-                else:
-                    told(found, True)
-                results.append(found)
+        for subject in self._subjects(specs, chosen):
+            self._take([r["name"] for r in subject.records if records.find(r) is None], subject)
+            for record in subject.records:
+                known = records.find(record)
+                results.append(known or records.add(record, subject.figures[record["name"]]))
+                told(results[-1], known is not None)
         return results
 
-    def _plan(
-        self, spec: MetricSpec, extractor: _Once, paths: list[Path]
-    ) -> Iterator[tuple[Record, Callable[[], float]]]:
-        """Each record without its value, and what computes the value; floors first."""
+    def _subjects(self, specs: list[MetricSpec], paths: list[Path]) -> Iterator[Subject]:
+        """Held-out images at each resolution, and every view of every checkpoint."""
         seen: set[int] = set()
         for path in paths:
             # A phase that only goes on with what the one before it faded in begins with the same images.
-            values: dict[tuple[int, float], float] = {}
-            checkpoint = _Once(lambda path=path: read_checkpoint(path))
+            figures: dict[tuple[int, float], dict[str, Result]] = {}
             for view in self._views(path):
-                resolution = view.progress.phase.resolution
-                if resolution not in seen and self.reals.held_out is not None:
+                resolution, fade = view.progress.phase.resolution, view.progress.fade
+                if self.held_out is not None and resolution not in seen:
                     seen.add(resolution)
-                    floor = self._record(spec, extractor(), "floor", view.phase, resolution, None, 0)
-                    yield floor, lambda r=resolution: self._floor(spec, extractor(), r)
-                nimg = int(path.name)
-                record = self._record(spec, extractor(), view.moment, view.phase, resolution, path, nimg)
-
-                def compute(
-                    view: View = view, checkpoint: _Once = checkpoint, values: dict[tuple[int, float], float] = values
-                ) -> float:
-                    key = (view.progress.phase.resolution, view.progress.fade)
-                    if key not in values:
-                        values[key] = self._distance(spec, extractor(), checkpoint(), view.progress)
-                    return values[key]
-
-                yield record, compute
+                    yield self._floor(self.held_out, specs, resolution)
+                yield Subject(
+                    [self._record(spec, view, path) for spec in specs],
+                    resolution,
+                    partial(self._fakes, path, view.progress),
+                    figures.setdefault((resolution, fade), {}),
+                )
 
     def _views(self, path: Path) -> list[View]:
         """What a checkpoint is looked at for: each resolution untrained; a phase's end, and the next one's start."""
         ended = phase_ended(path)
         phases = self.timeline.phases
         if ended is None:
-            clock = read_checkpoint(path).clock
+            clock = self._read(path).clock
             return [View("within", phases[clock.phase].name, self.timeline.progress(clock))]
         if ended < 0:
             stable = {phase.resolution: index for index, phase in enumerate(phases)}
@@ -158,130 +163,113 @@ class Evaluator:
             views.append(View("start", phases[ended + 1].name, self.timeline.at_start_of(ended + 1)))
         return views
 
-    def _record(
-        self,
-        spec: MetricSpec,
-        extractor: Extractor,
-        moment: str,
-        phase: str,
-        resolution: int,
-        path: Path | None,
-        nimg: int,
-    ) -> Record:
-        train, held_out = self.reals.train, self.reals.held_out
-        floor = moment == "floor"
-        assert held_out is not None or not floor
+    def _floor(self, held_out: Reals, specs: list[MetricSpec], resolution: int) -> Subject:
+        about = {
+            "nimg": 0,
+            "phase": f"{resolution}x{resolution}",
+            "moment": "floor",
+            "resolution": resolution,
+            "checkpoint": None,
+            "checkpoint_sha256": None,
+        }
+        images = {
+            "samples": held_out.count,
+            "images": f"held-out {held_out.stream.manifest.digest}",
+            "weights": "none",
+        }
+        records = [
+            {"name": spec.name, **about, "protocol": self._protocol(spec, resolution) | images}
+            for spec in specs
+            if spec.floor
+        ]
+        return Subject(records, resolution, lambda _: held_out.pictures(resolution), {})
+
+    def _record(self, spec: MetricSpec, view: View, path: Path) -> Record:
+        """Of generated images, without its figures."""
+        resolution = view.progress.phase.resolution
+        images = {
+            "samples": self._measure(spec).samples,
+            "images": "generated",
+            "weights": self.config.weights,
+            **({"conditions": self._given.manifest.digest} if self.spec.conditional else {}),
+        }
         return {
             "name": spec.name,
-            "nimg": nimg,
-            "phase": f"{resolution}x{resolution}" if floor else phase,
-            "moment": moment,
+            "nimg": int(path.name),
+            "phase": view.phase,
+            "moment": view.moment,
             "resolution": resolution,
-            "checkpoint": None if path is None else str(path.relative_to(self.folder.path)),
-            "checkpoint_sha256": None if path is None else sha256(path / COMPLETE),
-            "protocol": {
-                "samples": self._count(held_out) if floor and held_out else self.config.samples,
-                "images": f"held-out {held_out.manifest.digest}" if floor and held_out else "generated",
-                "reference": train.manifest.digest,
-                "reference_samples": self._reference_count(),
-                "resolution": resolution,
-                "weights": "none" if floor else self.config.weights,
-                "seed": self.config.seed,
-                "extractor": dict(extractor.identity),
-                **({} if floor or not self.spec.conditional else {"conditions": self._given.manifest.digest}),
-            },
+            "checkpoint": str(path.relative_to(self.folder.path)),
+            "checkpoint_sha256": sha256(path / COMPLETE),
+            "protocol": self._protocol(spec, resolution) | images,
         }
+
+    def _protocol(self, spec: MetricSpec, resolution: int) -> dict[str, Any]:
+        """What all records of a metric at a resolution share."""
+        return {
+            "reference": self.reference.stream.manifest.digest,
+            "reference_samples": self.reference.count,
+            "resolution": resolution,
+            "seed": self.config.seed,
+            **self._measure(spec).protocol(spec.name, resolution),
+        }
+
+    def _measure(self, spec: MetricSpec) -> Measure:
+        """What takes a metric; one for all metrics that share it."""
+        if spec.measure not in self._measures:
+            self._measures[spec.measure] = spec.measure(self._bench)
+        return self._measures[spec.measure]
+
+    def _take(self, names: list[str], subject: Subject) -> None:
+        """Show the pictures once, to all metrics whose figures are not known."""
+        measures: dict[Measure, list[str]] = {}
+        for name in names:
+            if name not in subject.figures:
+                measures.setdefault(self._measure(metric(name)), []).append(name)
+        if not measures:
+            return
+        tallies = [measure.start(subject.resolution, asked) for measure, asked in measures.items()]
+        for pictures in subject.show(max(measure.samples for measure in measures)):
+            for tally in tallies:
+                tally.add(pictures)
+        for tally in tallies:
+            subject.figures.update(tally.results())
+
+    def _fakes(self, path: Path, progress: Progress, count: int) -> Iterator[Pictures]:
+        """Generated pictures, batch by batch: a function of the seed, whatever the batches."""
+        restore_networks({**self.networks, **self.averages}, self._read(path).networks)
+        networks: Mapping[str, nn.Module] = self.networks
+        if self.config.weights == "average":
+            networks = sampling_networks(self.game, self.networks, self.averages)
+        for start in range(0, count, self.config.batch_size):
+            positions = np.arange(start, min(start + self.config.batch_size, count))
+            like = self._conditions(positions, progress.phase.resolution)
+            draw = partial(self._draw, networks, progress, torch.from_numpy(positions).to(self.device), like)
+            labels, label_map = (None, None) if like is None else (like.labels, like.label_map)
+            yield Pictures(draw(0), labels, label_map, again=draw)
+
+    def _draw(
+        self, networks: Mapping[str, nn.Module], progress: Progress, positions: Tensor, like: Batch | None, again: int
+    ) -> Tensor:
+        """uint8 [n, c, h, w] of these positions; ``again`` numbers other noise for the same conditions."""
+        assert isinstance(self.game, Samples)
+        noise = Noise(self.config.seed, ("evaluation", again) if again else ("evaluation",), positions)
+        with torch.no_grad():
+            return to_bytes(self.game.sample(networks, progress, noise, like))
 
     @property
     def _given(self) -> ImageStream:
         """Whose labels and maps generated images are to have: those that were not trained on, where there are any."""
-        return self.reals.held_out or self.reals.train
+        return (self.held_out or self.reference).stream
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         """Of the samples whose labels and maps are taken."""
         return permutation(key_of(self.config.seed, "conditions"), len(self._given))
 
-    def _conditions(self, start: int, stop: int, resolution: int) -> Batch | None:
+    def _conditions(self, positions: NDArray[np.int64], resolution: int) -> Batch | None:
         """Of generated images, by their numbers: those of the real images in an order of the evaluation's seed."""
         if not self.spec.conditional:
             return None
-        order = self._order
-        samples = self._given.fetch(order[np.arange(start, stop) % len(order)], resolution)
+        samples = self._given.fetch(self._order[positions % len(self._order)], resolution)
         return batch_of(samples, self.device, labelled=self.spec.classes > 0)
-
-    def _reference_count(self) -> int:
-        return min(self.config.reference_samples or len(self.reals.train), len(self.reals.train))
-
-    def _count(self, held_out: ImageStream) -> int:
-        return min(self.config.held_out_samples or self.config.samples, len(held_out))
-
-    def _floor(self, spec: MetricSpec, extractor: Extractor, resolution: int) -> float:
-        assert self.reals.held_out is not None
-        held_out = self._real(self.reals.held_out, extractor, resolution, self._count(self.reals.held_out))
-        return spec.distance(held_out, self._reference(extractor, resolution))
-
-    def _reference(self, extractor: Extractor, resolution: int) -> FeatureStatistics:
-        return self._real(self.reals.train, extractor, resolution, self._reference_count())
-
-    def _real(self, stream: ImageStream, extractor: Extractor, resolution: int, count: int) -> FeatureStatistics:
-        """Statistics of ``count`` real images, chosen by the evaluation's seed."""
-        key = {
-            "manifest": stream.manifest.digest,
-            "extractor": dict(extractor.identity),
-            "resolution": resolution,
-            "count": count,
-            "seed": self.config.seed,
-        }
-
-        def compute() -> FeatureStatistics:
-            # In the order of the shards, which is that of reading.
-            order = np.sort(permutation(key_of(self.config.seed, "evaluation"), len(stream))[:count])
-            statistics = FeatureStatistics(extractor.dimensions, self.device)
-            for indices in np.split(order, range(self.config.batch_size, count, self.config.batch_size)):
-                images = torch.from_numpy(stream.fetch(indices, resolution).images).to(self.device)
-                statistics.add(extractor(images))
-            return statistics
-
-        return reference_statistics(key, Path(self.config.cache), compute)
-
-    def _distance(self, spec: MetricSpec, extractor: Extractor, checkpoint: Checkpoint, progress: Progress) -> float:
-        restore_networks({**self.networks, **self.averages}, checkpoint.networks)
-        networks: Mapping[str, nn.Module] = self.networks
-        if self.config.weights == "average":
-            networks = sampling_networks(self.game, self.networks, self.averages)
-        assert isinstance(self.game, Samples)
-        statistics = FeatureStatistics(extractor.dimensions, self.device)
-        for start in range(0, self.config.samples, self.config.batch_size):
-            stop = min(start + self.config.batch_size, self.config.samples)
-            noise = Noise(self.config.seed, ("evaluation",), torch.arange(start, stop, device=self.device))
-            like = self._conditions(start, stop, progress.phase.resolution)
-            with torch.no_grad():
-                statistics.add(extractor(to_bytes(self.game.sample(networks, progress, noise, like))))
-        return spec.distance(statistics, self._reference(extractor, progress.phase.resolution))
-
-
-class _Once:
-    """Calls a function at the first call, and keeps what it gave."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make, self._made = make, None
-
-    def __call__(self) -> Any:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a ``metrics.jsonl``; none where there is no file."""
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path}: is not a list of JSON records ({error}). Remove it and evaluate again.") from None
-
-
-def _same(record: Record, wanted: Record) -> bool:
-    return all(record.get(key) == value for key, value in wanted.items())

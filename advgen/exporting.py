@@ -16,9 +16,9 @@ from advgen.build import build_game, restored
 from advgen.capabilities import Exports
 from advgen.config import Recipe
 from advgen.errors import UserError
-from advgen.evaluation import read_records
 from advgen.files import sync_file, sync_folder, write_json, write_text
 from advgen.game import Game, Progress
+from advgen.metrics.records import read_records
 from advgen.runtime.checkpoint import Checkpoint, latest_checkpoint, name_of, read_checkpoint
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import dump_yaml

@@ -10,15 +10,15 @@ from advgen.config import Recipe
 from advgen.metrics import METRICS, metric
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import YamlText, parse, plain, read_yaml
-from pipelines.terminal import console
+from pipelines.terminal import Counting, console
 
 if TYPE_CHECKING:
-    from advgen.evaluation import Record
+    from advgen.metrics.records import Record
 
 
 def main(argv: list[str]) -> int:
     """Evaluate a run."""
-    known = "; ".join(f"{spec.name}: {spec.describe}" for spec in METRICS.values())
+    known = "; ".join(f"{spec.name}: {spec.describe}; {spec.better} is better" for spec in METRICS.values())
     parser = argparse.ArgumentParser(
         prog="advgen evaluate",
         description="Take metrics of a run's checkpoints (phase ends and the newest), with the real-versus-real floor. "
@@ -29,16 +29,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--samples", type=int, help="generated images; the recipe's number by default")
     parser.add_argument("--latest", action="store_true", help="the newest checkpoint only")
     parser.add_argument("--inception-weights", help="file with the weights of FID's Inception network, for fid")
+    parser.add_argument("--segmenter", help="TorchScript file, for miou and pixel_accuracy; else one is trained")
+    parser.add_argument("--classifier", help="TorchScript file, for recognised; else one is trained")
+    parser.add_argument("--judge-images", type=int, help="images that a segmenter or classifier is trained on")
     given = parser.parse_args(argv)
     folder = RunFolder(given.run).require()
     recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
     changes: dict[str, object] = {}
     if given.metrics:
         changes["metrics"] = tuple(metric(name.strip()).name for name in given.metrics.split(","))
-    if given.samples is not None:
-        changes["samples"] = given.samples
-    if given.inception_weights:
-        changes["inception_weights"] = given.inception_weights
+    for name in ("samples", "inception_weights", "segmenter", "classifier", "judge_images"):
+        if getattr(given, name) is not None:
+            changes[name] = getattr(given, name)
     values = plain(recipe)
     values["evaluation"].update(changes)
     recipe = parse(Recipe, YamlText(values, {}), "flags")
@@ -56,7 +58,16 @@ def evaluate(recipe: Recipe, folder: RunFolder, only_latest: bool = False) -> li
         known = " (known)" if before else ""
         console.print(
             f"{record['name']} {record['moment']:<10} {record['phase']:<14} {record['nimg'] / 1000:8.1f} kimg "
-            f"{record['value']:10.2f}{known}"
+            f"{_figure(record['value']):>10}{known}"
         )
+        if by_class := record.get("per_class"):
+            figures = (f"{label}: {'-' if value is None else _figure(value)}" for label, value in enumerate(by_class))
+            console.print(f"  by class  {', '.join(figures)}")
 
-    return build_evaluator(recipe, folder).run(told, only_latest)
+    learned = Counting("judge, images learned from", None)
+    return build_evaluator(recipe, folder, learned).run(told, only_latest)
+
+
+def _figure(value: float) -> str:
+    """Shares with four digits, distances of hundreds with two."""
+    return f"{value:.{2 if abs(value) >= 10 else 4}f}"

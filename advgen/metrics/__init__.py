@@ -9,13 +9,13 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from advgen.errors import UserError
 
 if TYPE_CHECKING:
     from advgen.metrics.features import Extractor
-    from advgen.metrics.statistics import FeatureStatistics
+    from advgen.metrics.measures import Bench, Measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +25,37 @@ class MetricFiles:
     inception_weights: Path | None = None
     """FID's Inception weights (``evaluation.inception_weights``); needed by ``fid`` alone."""
 
+    segmenter: Path | None = None
+    """TorchScript of a segmenter (``evaluation.segmenter``); None: one is trained on the real images."""
+
+    classifier: Path | None = None
+    """TorchScript of a classifier (``evaluation.classifier``); None: one is trained on the real images."""
+
+    ignore_label: int | None = None
+    """The id in label maps that stands for no class (``data.ignore_label``)."""
+
     lite0_size: int = 64
-    """Pixels a side to which ``fd_lite0`` resizes images."""
+    """Pixels a side to which images are resized for EfficientNet-Lite0."""
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """One metric: features, and a distance between the statistics of two sets of them.
+    """One metric.
 
     Attributes:
         name: as it stands in recipes and in ``metrics.jsonl``.
-        describe: one line for a person, with unit and direction.
-        load_extractor: builds the feature network; raises UserError where a file or package is missing.
-        distance: from the statistics of two sets of features to the figure.
+        describe: one line for a person, with unit.
+        better: which figures are the good ones.
+        measure: makes what takes it (:mod:`advgen.metrics.measures`), once for all metrics that name the same function;
+            raises UserError where a file or package is missing, or where the metric does not apply to the data.
+        floor: whether real images can be measured alike.
     """
 
     name: str
     describe: str
-    load_extractor: Callable[[MetricFiles], Extractor]
-    distance: Callable[[FeatureStatistics, FeatureStatistics], float]
+    better: Literal["lower", "higher"]
+    measure: Callable[[Bench], Measure]
+    floor: bool = True
 
 
 def _lite0(given: MetricFiles) -> Extractor:
@@ -58,15 +70,53 @@ def _inception(given: MetricFiles) -> Extractor:
     return load_inception(given.inception_weights)
 
 
-def _frechet(a: FeatureStatistics, b: FeatureStatistics) -> float:
-    from advgen.metrics.frechet import frechet_distance
+def _frechet_lite0(bench: Bench) -> Measure:
+    from advgen.metrics.frechet import Frechet
 
-    return frechet_distance(a, b)
+    return Frechet(bench, _lite0)
+
+
+def _frechet_inception(bench: Bench) -> Measure:
+    from advgen.metrics.frechet import Frechet
+
+    return Frechet(bench, _inception)
+
+
+def _neighbours(bench: Bench) -> Measure:
+    from advgen.metrics.neighbours import Neighbours
+
+    return Neighbours(bench, _lite0)
+
+
+def _agreement(bench: Bench) -> Measure:
+    from advgen.metrics.conditions import agreement
+
+    return agreement(bench)
+
+
+def _recognition(bench: Bench) -> Measure:
+    from advgen.metrics.conditions import recognition
+
+    return recognition(bench)
+
+
+def _styles(bench: Bench) -> Measure:
+    from advgen.metrics.conditions import Styles
+
+    return Styles(bench)
 
 
 _TABLE = (
-    MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID; lower is better", _lite0, _frechet),
-    MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017); lower is better", _inception, _frechet),
+    MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID", "lower", _frechet_lite0),
+    MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017)", "lower", _frechet_inception),
+    MetricSpec("precision", "share of fakes among the reals (Kynkaanniemi et al. 2019)", "higher", _neighbours),
+    MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _neighbours),
+    MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _neighbours),
+    MetricSpec("coverage", "share of reals with a fake beside them (Naeem et al. 2020)", "higher", _neighbours),
+    MetricSpec("miou", "mean IoU of a segmenter's labels with the label maps painted from", "higher", _agreement),
+    MetricSpec("pixel_accuracy", "share of pixels that a segmenter sees as the map says", "higher", _agreement),
+    MetricSpec("recognised", "share of images that a classifier takes for their class", "higher", _recognition),
+    MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
 )
 
 METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _TABLE}

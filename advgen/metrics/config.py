@@ -12,7 +12,8 @@ class EvaluationConfig:
     """What is measured, and by which protocol."""
 
     metrics: tuple[str, ...] = ("fd_lite0",)
-    """Names of metrics: fd_lite0, fid."""
+    """Names of metrics: fd_lite0, fid, precision, recall, density, coverage; for data with label maps miou and
+    pixel_accuracy, with classes recognised, with either style_diversity."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None
@@ -29,12 +30,22 @@ class EvaluationConfig:
     """CPU threads; null for one a core."""
     inception_weights: str | None = None
     """File with the weights of FID's Inception network, for the metric fid."""
+    segmenter: str | None = None
+    """TorchScript file of the segmenter for miou and pixel_accuracy: float32 [n, 3, h, w] in [0, 1] to logits
+    [n, classes, h', w']. Null: one is trained on the training images, in minutes."""
+    classifier: str | None = None
+    """The same of the classifier for recognised, to logits [n, classes]."""
+    judge_images: int | None = None
+    """Images that a judge (segmenter or classifier) learns from, counted each time they are shown; null for 6,000 and
+    48,000."""
     cache: str = ".cache/metrics"
-    """Folder where statistics of real images are kept."""
+    """Folder where statistics of real images, and judges that were trained on them, are kept."""
 
     def __post_init__(self) -> None:
         if self.samples < 2 or self.batch_size < 1 or (self.threads is not None and self.threads < 1):
             raise ValueError("samples must be at least 2, batch_size and threads at least 1")
+        if self.judge_images is not None and self.judge_images < 1:
+            raise ValueError("judge_images must be at least 1")
         for name in ("reference_samples", "held_out_samples"):
             count = getattr(self, name)
             if count is not None and count < 2:

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from advgen.metrics import MetricFiles
+from advgen.metrics.features import Extractor
+from advgen.metrics.measures import Bench, Result
+from advgen.metrics.pictures import Pictures
+from advgen.metrics.reals import Reals
+from advgen.metrics.statistics import FeatureStatistics
 
-    from advgen.metrics.statistics import FeatureStatistics
+
+class Frechet:
+    """``fd_lite0`` or ``fid``, by the extractor: the distance of pictures from the training images."""
+
+    def __init__(self, bench: Bench, load: Callable[[MetricFiles], Extractor]) -> None:
+        self.samples = bench.config.samples
+        self._reference, self._extractor = bench.reference, bench.extractor(load)
+
+    def protocol(self, name: str, resolution: int) -> dict[str, Any]:
+        """The extractor's identity."""
+        return {"extractor": dict(self._extractor.identity)}
+
+    def start(self, resolution: int, names: Collection[str]) -> _Tally:
+        """Nothing seen yet."""
+        return _Tally(self._extractor, self._reference, resolution, names)
+
+
+class _Tally:
+    def __init__(self, extractor: Extractor, reference: Reals, resolution: int, names: Collection[str]) -> None:
+        self._extractor, self._reference, self._resolution, self._names = extractor, reference, resolution, names
+        self._statistics = FeatureStatistics(extractor.dimensions, reference.device)
+
+    def add(self, pictures: Pictures) -> None:
+        self._statistics.add(pictures.features(self._extractor))
+
+    def results(self) -> dict[str, Result]:
+        reference = self._reference.statistics(self._extractor, self._resolution)
+        return dict.fromkeys(self._names, Result(frechet_distance(self._statistics, reference)))
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:

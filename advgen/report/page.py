@@ -14,6 +14,7 @@ from typing import Any
 from advgen.clock import duration
 from advgen.errors import UserError
 from advgen.files import write_text
+from advgen.metrics import METRICS
 from advgen.report.data import Grid, Metric, Run, last_grids, read_run
 from advgen.report.figures import SMALL, WIDE, metric_chart, number, value_chart
 
@@ -21,7 +22,6 @@ WIDEST = 2048
 """Grids with more pixels in a row are embedded at this width."""
 COMPARED = ("samples", "reference_samples", "extractor", "reference", "resize")
 """What two protocols must have in common for their figures to be set against each other."""
-LOWER_IS_BETTER = ("fd", "fid", "kid", "kd", "mmd", "swd", "lpips", "frechet")
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -55,7 +55,7 @@ def render(run: Run) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "kimg": kimg, "percent": percent}
+    environment.filters |= {"number": number, "kimg": kimg, "percent": percent, "times": times}
     template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
     rows = compare(run.metrics)
     return template.render(
@@ -100,7 +100,8 @@ def compare(metrics: list[Metric]) -> list[Row]:
     A counterpart with the same protocol is preferred; where there is none, the row says in what they differ.
     """
     rows = []
-    for metric in sorted(metrics, key=_order):
+    names = list(dict.fromkeys(metric.name for metric in metrics))  # the metric that was logged first comes first
+    for metric in sorted(metrics, key=lambda metric: (names.index(metric.name), *_order(metric))):
         if metric.moment == "floor":
             continue
         floor, untrained = _counterpart(metric, metrics, "floor"), _counterpart(metric, metrics, "untrained")
@@ -112,7 +113,7 @@ def compare(metrics: list[Metric]) -> list[Row]:
 def _order(metric: Metric) -> tuple[Any, ...]:
     moments = ("untrained", "start")
     place = moments.index(metric.moment) if metric.moment in moments else len(moments)
-    return metric.name, metric.resolution or 0, place > 0, metric.nimg, place, metric.weights
+    return metric.resolution or 0, place > 0, metric.nimg, place, metric.weights
 
 
 def _counterpart(metric: Metric, metrics: list[Metric], moment: str) -> Metric | None:
@@ -142,7 +143,7 @@ def _facts(run: Run, rows: list[Row]) -> list[tuple[str, str, str]]:
     facts = []
     final = _final(rows)
     if final:
-        remark = f"{final.ratio:.1f} × the floor of {number(final.floor.value)}" if final.ratio and final.floor else ""
+        remark = f"{times(final.ratio)} the floor of {number(final.floor.value)}" if final.ratio and final.floor else ""
         facts.append((final.metric.name, number(final.metric.value), remark))
         if final.left is not None:
             facts.append(("distance left", percent(final.left), "untrained 100 %, real images 0 %"))
@@ -182,15 +183,27 @@ def _metric_sections(run: Run, rows: list[Row]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "lower": name.lower().startswith(LOWER_IS_BETTER),
+            "better": METRICS[name].better if name in METRICS else None,
             "not_fid": name.lower().startswith("fd"),
             "chart": metric_chart(run, name, run.metrics, index),
-            "rows": [row for row in rows if row.metric.name == name],
+            "rows": (mine := [row for row in rows if row.metric.name == name]),
+            "classes": _by_class(mine),
             "floors": [metric for metric in run.metrics if (metric.name, metric.moment) == (name, "floor")],
-            "weights": len({row.metric.weights for row in rows if row.metric.name == name}) > 1,
+            "weights": len({row.metric.weights for row in mine}) > 1,
         }
         for index, name in enumerate(names)
     ]
+
+
+def _by_class(rows: list[Row]) -> list[tuple[str, tuple[float, ...]]]:
+    """The latest figures by class, and their floor's: (which, figures). None for a metric without classes."""
+    final = _final([row for row in rows if row.metric.per_class])
+    if final is None:
+        return []
+    shown = [(f"{kimg(final.metric.nimg)} kimg", final.metric.per_class)]
+    if final.floor and len(final.floor.per_class) == len(final.metric.per_class):
+        shown.append(("floor", final.floor.per_class))
+    return shown
 
 
 def _protocols(metrics: list[Metric]) -> list[tuple[str, str]]:
@@ -265,6 +278,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def kimg(nimg: float) -> str:
     """Thousands of images, with a decimal only where it says something."""
     return f"{nimg / 1000:,.1f}".removesuffix(".0")
+
+
+def times(ratio: float) -> str:
+    """How many times another figure; near 1 with the digits that tell."""
+    return f"{ratio:.{1 if ratio >= 2 else 2}f} ×"
 
 
 def percent(share: float) -> str:

@@ -58,8 +58,8 @@ class BestCheckpoint:
 
     metric: str
     """Name as in metrics.jsonl, such as fd_lite0 or fid."""
-    lower_is_better: bool = True
-    """False for scores, such as precision, that should be high."""
+    lower_is_better: bool | None = None
+    """False for scores that should be high; null: as advgen knows of the metric, and lower for one it does not know."""
 
 
 @configuration

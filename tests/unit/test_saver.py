@@ -28,3 +28,10 @@ def test_the_best_among_the_finest_images(tmp_path: Path) -> None:
     assert best_by(path, "fd", True) == 300
     assert best_by(path, "fd", False) == 200
     assert best_by(path, "precision", False) is None
+
+
+def test_which_way_a_metric_goes_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for name, best in (("fd_lite0", 200), ("recall", 100), ("unknown", 200)):
+        path.write_text("".join(json.dumps(record(n, v, name=name)) + "\n" for n, v in ((100, 0.9), (200, 0.1))))
+        assert best_by(path, name) == best

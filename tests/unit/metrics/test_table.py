@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from advgen.errors import UserError
+from advgen.game import ImageSpec
 from advgen.metrics import METRICS, MetricFiles, lite0, metric
+from advgen.metrics.config import EvaluationConfig
+from advgen.metrics.measures import Bench
 
 
 def test_the_names_of_the_table_are_those_of_its_entries():
-    assert set(METRICS) == {"fd_lite0", "fid"}
+    neighbours, conditions = {"precision", "recall", "density", "coverage"}, {"miou", "pixel_accuracy", "recognised"}
+    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity"} | neighbours | conditions
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
 
 
@@ -23,7 +29,7 @@ def test_the_names_of_the_table_are_those_of_its_entries():
 def test_an_unknown_name_gets_the_nearest_known_one(given: str, nearest: str | None):
     with pytest.raises(UserError, match=f"unknown metric '{given}'") as caught:
         metric(given)
-    assert "Known metrics: fd_lite0, fid" in str(caught.value)
+    assert "Known metrics: coverage, density, fd_lite0, fid," in str(caught.value)
     if nearest:
         assert f"did you mean '{nearest}'" in str(caught.value)
 
@@ -35,16 +41,39 @@ def test_the_table_imports_no_torch():
 
 def test_fid_without_its_file_says_what_it_needs():
     with pytest.raises(UserError, match=r"evaluation\.inception_weights"):
-        METRICS["fid"].load_extractor(MetricFiles())
+        METRICS["fid"].measure(_bench())
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("miou", "data.label_map_classes"),
+        ("pixel_accuracy", "data.label_map_classes"),
+        ("recognised", "data.classes"),
+        ("style_diversity", "data.label_map_classes or data.classes"),
+    ],
+)
+def test_a_metric_that_the_data_do_not_allow_is_refused_by_name(name: str, setting: str):
+    with pytest.raises(UserError, match=rf"^{name}: cannot be taken of data without .* \({setting} is not set\)"):
+        METRICS[name].measure(_bench(name))
+
+
+def _bench(*names: str) -> Bench:
+    """Of data without labels and maps; nothing is read."""
+    reference = cast(Any, SimpleNamespace(device=torch.device("cpu")))
+    config = EvaluationConfig(metrics=names or ("fid",))
+    return Bench(config, MetricFiles(), ImageSpec(resolution=16), reference, None)
 
 
 @pytest.mark.skipif(not all(map(lite0.find_spec, lite0._PACKAGES)), reason="the extra advgen[demo] is not installed")
 def test_fd_lite0_grows_with_the_damage_to_images():
     """Coloured discs against discs, and against discs under more and more noise."""
+    from advgen.metrics.frechet import frechet_distance
+    from advgen.metrics.lite0 import load_lite0
     from advgen.metrics.statistics import FeatureStatistics
 
     generator = torch.Generator().manual_seed(0)
-    extractor = METRICS["fd_lite0"].load_extractor(MetricFiles())
+    extractor = load_lite0()
 
     def discs(n: int, noise: float) -> FeatureStatistics:
         axis = torch.arange(64.0)
@@ -58,5 +87,5 @@ def test_fd_lite0_grows_with_the_damage_to_images():
         return statistics
 
     real = discs(100, 0.0)
-    floor, some, more = (METRICS["fd_lite0"].distance(real, discs(100, noise)) for noise in (0.0, 8.0, 32.0))
+    floor, some, more = (frechet_distance(real, discs(100, noise)) for noise in (0.0, 8.0, 32.0))
     assert 0 < floor < some < more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -190,6 +191,28 @@ def test_figures_are_set_beside_the_floor_of_their_own_resolution_and_protocol()
     assert (untrained.left, untrained.metric.moment) == (1.0, "untrained")
     assert (trained.floor, trained.ratio, trained.left, trained.differs) == (metrics[0], 6.0, 0.1, ())
     assert (other.floor, other.left, other.differs) == (metrics[2], None, ("samples",))
+
+
+def test_shares_are_better_the_higher_and_told_by_class(tmp_path: Path):
+    folder = _folder(tmp_path, [{"kind": "scalars", "nimg": 64, "values": {"loss": 0.5}}])
+    recall = {"name": "recall", "phase": "a", "resolution": 16, "protocol": {}}
+    classes = {"per_class": [0.25, None, 0.75]}
+    lines = [
+        {"name": "fd_lite0", "nimg": 64, "phase": "a", "moment": "end", "resolution": 16, "value": 90.0},
+        {**recall, "nimg": 0, "moment": "floor", "value": 0.8, "per_class": [0.81, 0.82, 0.83]},
+        {**recall, "nimg": 64, "moment": "end", "value": 0.1, "per_class": [0.11, 0.12, 0.13]},
+        {**recall, "nimg": 6400, "moment": "end", "value": 0.6, **classes},
+        {"name": "unknown", "nimg": 64, "phase": "a", "moment": "end", "resolution": 16, "value": 1.0},
+    ]
+    write_lines(folder / "metrics.jsonl", lines)
+    text = " ".join(re.sub("<[^>]*>", " ", write_report(folder).read_text()).split())
+    directions = ("Lower is better", "Higher is better", "Read each figure beside its floor")
+    places = [text.index(words) for words in directions]
+    assert places == sorted(places) and [text.count(words) for words in directions] == [1, 1, 1]
+    assert "fd_lite0 90.00" in text[: places[0]]  # the headline is the metric that was logged first
+    assert "6.4 a end 0.6000 0.8000 0.75 –" in text
+    assert "By class class 0 1 2 6.4 kimg 0.2500 – 0.7500 floor 0.8100 0.8200 0.8300" in text
+    assert text.count("By class") == 1
 
 
 def test_errors_name_the_way_out(tmp_path: Path):

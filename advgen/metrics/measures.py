@@ -1,0 +1,120 @@
+"""The seam between the evaluator and its metrics.
+
+The evaluator draws pictures batch by batch and shows each batch to every metric that still needs it, so that the fakes
+of a view are generated once. A metric, or several that share their work, is a :class:`Measure`, made once for an
+evaluation; for each set of pictures it starts a :class:`Tally`, which is fed and then gives its figures. Whether the
+pictures are generated or real (the floor) makes no difference to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from advgen.errors import UserError
+from advgen.game import ImageSpec
+from advgen.metrics import MetricFiles
+from advgen.metrics.config import EvaluationConfig
+from advgen.metrics.features import Extractor
+from advgen.metrics.pictures import Pictures
+from advgen.metrics.reals import Reals
+
+Learned = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A figure.
+
+    Attributes:
+        value: of all pictures.
+        per_class: by class id, None for a class that has too few pictures for one; None for a metric without classes.
+    """
+
+    value: float
+    per_class: tuple[float | None, ...] | None = None
+
+
+class Tally(Protocol):
+    """What one set of pictures has come to so far."""
+
+    def add(self, pictures: Pictures) -> None:
+        """Take in a batch."""
+        ...
+
+    def results(self) -> Mapping[str, Result]:
+        """The figures by metric, once all pictures were taken in.
+
+        Raises:
+            UserError: there were too few.
+        """
+        ...
+
+
+class Measure(Protocol):
+    """One metric, or several that share their work, in one evaluation.
+
+    Attributes:
+        samples: how many generated pictures it is to be shown, from the first on.
+    """
+
+    samples: int
+
+    def protocol(self, name: str, resolution: int) -> Mapping[str, Any]:
+        """What a record of the metric says besides what all records say: the extractor's identity, for one."""
+        ...
+
+    def start(self, resolution: int, names: Collection[str]) -> Tally:
+        """A tally for pictures of one height, which is to give the figures of these metrics."""
+        ...
+
+
+class Bench:
+    """What measures are made from.
+
+    Attributes:
+        config: the evaluation's settings.
+        files: what the recipe names.
+        spec: of the data.
+        reference: the training images that the others are set against.
+        learned: is told how far the training of a judge is: (images, of how many).
+        device: where it is computed.
+    """
+
+    def __init__(
+        self, config: EvaluationConfig, files: MetricFiles, spec: ImageSpec, reference: Reals, learned: Learned | None
+    ) -> None:
+        self.config, self.files, self.spec = config, files, spec
+        self.reference, self.learned = reference, learned
+        self.device = reference.device
+        self._extractors: dict[Callable[[MetricFiles], Extractor], Extractor] = {}
+
+    def extractor(self, load: Callable[[MetricFiles], Extractor]) -> Extractor:
+        """A feature network, one for all measures that ask for it.
+
+        Raises:
+            UserError: a file or package is missing.
+        """
+        if load not in self._extractors:
+            self._extractors[load] = load(self.files)
+        return self._extractors[load]
+
+    def require(self, there: object, names: Collection[str], what: str, setting: str) -> None:
+        """Refuse metrics that do not apply to the data.
+
+        Args:
+            there: true if the data have what is needed.
+            names: the metrics that need it.
+            what: they need.
+            setting: the one that gives it.
+
+        Raises:
+            UserError: it is not there.
+        """
+        if not there:
+            asked = ", ".join(name for name in self.config.metrics if name in names)
+            raise UserError(
+                f"{asked}: cannot be taken of data without {what} ({setting} is not set). Leave it out of "
+                "evaluation.metrics."
+            )

@@ -1,0 +1,38 @@
+"""What metrics are shown: a batch of images with its labels and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from advgen.metrics.features import Extractor
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A batch as metrics see it.
+
+    Attributes:
+        images: uint8 [n, c, h, w], generated or real.
+        labels: int64 [n], the classes that were asked for, or those of the real images; None for data without classes.
+        label_map: int64 [n, h, w], what was painted from, or what belongs to the real images; None without label maps.
+        again: draws the same conditions with other noise, uint8 [n, c, h, w], by a number from 1 on; None for real
+            images, of which there is one a condition.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    label_map: Tensor | None = None
+    again: Callable[[int], Tensor] | None = None
+    _features: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def features(self, extractor: Extractor) -> Tensor:
+        """float32 [n, dimensions], computed once however many metrics ask."""
+        if id(extractor) not in self._features:
+            self._features[id(extractor)] = extractor(self.images)
+        return self._features[id(extractor)]

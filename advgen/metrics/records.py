@@ -1,0 +1,51 @@
+"""The records of a run's ``metrics.jsonl``: a figure each, with its whole protocol."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advgen.errors import UserError
+from advgen.files import write_text
+
+if TYPE_CHECKING:
+    from advgen.metrics.measures import Result
+
+Record = dict[str, Any]
+"""``name``, ``nimg``, ``phase``, ``moment``, ``resolution``, ``checkpoint``, ``checkpoint_sha256``, ``protocol``,
+``value``, and ``per_class`` (by class id, null for a class with too few images) for metrics that have it."""
+
+
+class Records:
+    """The file's records, those that are added included; the file is whole after each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._known = path, read_records(path)
+
+    def find(self, wanted: Record) -> Record | None:
+        """The record that agrees with ``wanted``, a record without its figures, in all that it says."""
+        return next((r for r in self._known if all(r.get(key) == value for key, value in wanted.items())), None)
+
+    def add(self, wanted: Record, result: Result) -> Record:
+        """Write a record with its figures; returns it."""
+        record = {**wanted, "value": result.value}
+        if result.per_class is not None:
+            record["per_class"] = list(result.per_class)
+        self._known.append(record)
+        write_text(self._path, "".join(json.dumps(each) + "\n" for each in self._known))
+        return record
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a ``metrics.jsonl``; none where there is no file.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path}: is not a list of JSON records ({error}). Remove it and evaluate again.") from None

@@ -1,0 +1,388 @@
+"""Segmenters and classifiers: trained on tiny sets, kept in a folder, or read from TorchScript."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from advgen import files
+from advgen.data.config import FolderImages, PairedImages, ShardingConfig
+from advgen.data.shards import write_shards
+from advgen.data.sources import open_source
+from advgen.data.stream import ImageStream
+from advgen.errors import UserError
+from advgen.metrics import judging
+from advgen.metrics.agreement import Confusion
+from advgen.metrics.classifier import (
+    Classifier,
+    SmallClassifier,
+    cached_classifier,
+    load_classifier,
+    train_classifier,
+)
+from advgen.metrics.judging import Judge, Lesson
+from advgen.metrics.segmenter import (
+    Segmenter,
+    SmallUNet,
+    cached_segmenter,
+    class_weights,
+    load_segmenter,
+    train_segmenter,
+)
+
+SIZE, COUNT = 16, 40
+COLOURS = np.array([[40, 60, 160], [60, 150, 50], [190, 170, 120]])
+SEGMENTER: dict[str, Any] = {"classes": 3, "ignore": 255, "resolution": SIZE, "images": 400}
+CLASSIFIER: dict[str, Any] = {"classes": 3, "resolution": SIZE, "images": 400}
+
+
+def _stream(folder: Path, source: FolderImages | PairedImages) -> ImageStream:
+    config = ShardingConfig(shard_samples=16, duplicates="keep", levels="none", workers=1)
+    write_shards(open_source(source), folder, resolution=SIZE, channels=3, config=config)
+    return ImageStream(folder, seed=0, resolution=SIZE, channels=3)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> ImageStream:
+    """Patches of three colours with noise, and their maps, in which a row stands for no class."""
+    folder = tmp_path_factory.mktemp("pairs")
+    draw = np.random.default_rng(0)
+    for name in ("images", "maps"):
+        (folder / name).mkdir()
+    for index in range(COUNT):
+        ids = draw.choice(3, (4, 4), p=(0.5, 0.4, 0.1)).repeat(4, 0).repeat(4, 1)
+        image = COLOURS[ids] + draw.normal(0, 30, (SIZE, SIZE, 3))
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{index:02d}.png")
+        ids[5] = 255
+        Image.fromarray(ids.astype(np.uint8)).save(folder / "maps" / f"{index:02d}.png")
+    maps = PairedImages(
+        path=str(folder / "images"), label_maps=str(folder / "maps"), label_map_classes=3, ignore_label=255
+    )
+    return _stream(folder / "shards", maps)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> ImageStream:
+    """Noise in which a bar lies, stands, or is not there."""
+    folder = tmp_path_factory.mktemp("labelled")
+    draw = np.random.default_rng(1)
+    for label in range(3):
+        (folder / "images" / str(label)).mkdir(parents=True)
+        for index in range(COUNT // 2):
+            image = draw.normal(90, 30, (SIZE, SIZE, 3))
+            at = int(draw.integers(2, 11))
+            image[at : at + 3] += 90 * (label == 1)
+            image[:, at : at + 3] += 90 * (label == 2)
+            name = folder / "images" / str(label) / f"{index:02d}.png"
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(name)
+    return _stream(folder / "shards", FolderImages(path=str(folder / "images"), labels="folders"))
+
+
+def _all(stream: ImageStream) -> tuple[torch.Tensor, Any]:
+    samples = stream.fetch(np.arange(len(stream)))
+    return torch.from_numpy(samples.images), samples
+
+
+def _segmented(segmenter: Segmenter, stream: ImageStream) -> Confusion:
+    images, samples = _all(stream)
+    confusion = Confusion(3, ignore=255)
+    confusion.add(segmenter(images), torch.from_numpy(samples.label_map).long())
+    return confusion
+
+
+@pytest.fixture(scope="module")
+def segmenter(pairs: ImageStream) -> Segmenter:
+    return train_segmenter(pairs, **SEGMENTER)
+
+
+@pytest.fixture(scope="module")
+def classifier(labelled: ImageStream) -> Classifier:
+    return train_classifier(labelled, **CLASSIFIER)
+
+
+def test_a_segmenter_learns_rare_classes_too(segmenter: Segmenter, pairs: ImageStream) -> None:
+    confusion = _segmented(segmenter, pairs)
+    assert confusion.count == COUNT * SIZE * (SIZE - 1)
+    assert confusion.pixel_accuracy > 0.9 and confusion.iou.min() > 0.5, confusion.iou  # chance: half the pixels
+
+
+def test_a_classifier_learns(classifier: Classifier, labelled: ImageStream) -> None:
+    images, samples = _all(labelled)
+    found, logits = classifier(images), classifier.logits(images)
+    assert found.dtype == torch.int64 and logits.dtype == torch.float32 and logits.shape == (len(images), 3)
+    assert torch.equal(found, logits.argmax(1))
+    assert (found == torch.from_numpy(samples.labels)).double().mean() > 0.85
+    assert classifier(images[:0]).shape == (0,)
+
+
+def test_the_same_judge_comes_of_the_same_seed_whatever_else_draws(
+    segmenter: Segmenter, classifier: Classifier, pairs: ImageStream, labelled: ImageStream
+) -> None:
+    images = _all(pairs)[0]
+    state, told = torch.random.get_rng_state(), []
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):  # as an evaluation may call it
+        again = train_segmenter(pairs, **SEGMENTER, progress=lambda *done: told.append(done))
+        other = train_classifier(labelled, **CLASSIFIER)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert told[0] == (16, 400) and told[-1] == (400, 400) and len(told) == 25
+    assert again.identity == segmenter.identity and torch.equal(again(images), segmenter(images))
+    assert other.identity == classifier.identity and torch.equal(other.logits(images), classifier.logits(images))
+    torch.manual_seed(5)
+    few = {**CLASSIFIER, "images": 64}
+    first = train_classifier(labelled, **few)
+    torch.manual_seed(6)
+    assert train_classifier(labelled, **few).identity == first.identity
+    hashes = {first.identity["weights_sha256"]}
+    for change in ({"seed": 1}, {"images": 65}, {"mirror": True}):
+        hashes.add(train_classifier(labelled, **{**few, **change}).identity["weights_sha256"])
+    assert len(hashes) == 4
+
+
+def test_a_judge_says_what_it_depends_on(segmenter: Segmenter, pairs: ImageStream) -> None:
+    identity = segmenter.identity
+    assert identity.pop("weights_sha256") == judging.weights_digest(segmenter._network.state_dict())
+    assert identity == {
+        "name": "advgen segmenter",
+        "version": 1,
+        "manifest": pairs.manifest.digest,
+        "classes": 3,
+        "ignore": 255,
+        "resolution": SIZE,
+        "seed": 0,
+        "images": 400,
+        "mirror": 1,
+    }
+
+
+def test_an_epoch_shows_each_image_once_and_another_order_follows(labelled: ImageStream) -> None:
+    lesson = Lesson("x", labelled, 3, None, SIZE, 0, 200, 16, 1e-3, False)
+    count = len(labelled)
+    known = {image.tobytes() for image in _all(labelled)[1].images}
+    parts = [lesson.samples(start, start + 25) for start in range(0, 2 * count - 20, 25)]
+    images = [image.tobytes() for part in parts for image in part.images]
+    assert len(known) == count and set(images[:count]) == known
+    assert images[:count] != images[count : 2 * count] and len(set(images[count:])) == len(images[count:])
+
+
+def test_classes_weigh_by_the_root_of_their_rarity(pairs: ImageStream) -> None:
+    lesson = Lesson("x", pairs, 3, 0, SIZE, 0, 1000, 16, 1e-3, False)
+    ids = _all(pairs)[1].label_map
+    counts = np.array([(ids == each).sum() for each in range(3)], np.float64)
+    for ignore in (255, 0):
+        weights = class_weights(Lesson("x", pairs, 3, ignore, SIZE, 0, 1000, 16, 1e-3, False)).double().numpy()
+        shares = np.where(np.arange(3) == ignore, 0.0, counts)
+        shares /= shares.sum()
+        np.testing.assert_allclose(weights[1] / weights[2], np.sqrt(shares[2] / shares[1]), rtol=1e-6)
+        np.testing.assert_allclose((weights * shares).sum(), 1.0, rtol=1e-6)
+    assert lesson.identity["ignore"] == 0
+
+
+def test_the_loss_is_the_weighted_mean_over_what_is_of_a_class() -> None:
+    draw = np.random.default_rng(2)
+    logits, ids = draw.normal(size=(2, 3, 4, 5)), draw.integers(-1, 5, (2, 4, 5))
+    weights = np.array([0.5, 1.0, 3.0])
+    total = weight = 0.0
+    for n in range(2):
+        for y in range(4):
+            for x in range(5):
+                if (label := ids[n, y, x]) in (0, 2):
+                    row = logits[n, :, y, x]
+                    total -= weights[label] * (row[label] - np.log(np.exp(row).sum()))
+                    weight += weights[label]
+    given = torch.from_numpy(logits), torch.from_numpy(ids), torch.from_numpy(weights)
+    assert float(judging._loss(*given, ignore=1)) == pytest.approx(total / weight, rel=1e-12)
+    assert float(judging._loss(given[0], torch.full_like(given[1], 255), given[2], None)) == 0.0
+
+
+@pytest.mark.parametrize("size", [(16, 16), (5, 7), (40, 72), (1, 1)])
+def test_pictures_of_any_size_are_segmented(segmenter: Segmenter, size: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (9, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = segmenter(images)
+    assert found.shape == (9, *size) and found.dtype == torch.int64 and 0 <= found.min() <= found.max() <= 2
+    assert torch.equal(segmenter(images[:1])[0], found[0])
+    grey = images[:, :1]
+    assert torch.equal(segmenter(grey), segmenter(grey.repeat(1, 3, 1, 1)))
+    assert segmenter(images[:0]).shape == (0, *size)
+
+
+def test_a_trained_judge_is_kept_and_read_again(
+    tmp_path: Path, pairs: ImageStream, labelled: ImageStream, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    images = _all(pairs)[0]
+    cache = tmp_path / "new" / "cache"
+    for judge, make in (
+        (segmenter, lambda told: cached_segmenter(cache, pairs, **SEGMENTER, progress=told)),
+        (classifier, lambda told: cached_classifier(cache, labelled, **CLASSIFIER, progress=told)),
+    ):
+        told: list[Any] = []
+        first = make(lambda *done, told=told: told.append(done))
+        assert told.pop() == (400, 400)
+        told.clear()
+        before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+        second = make(lambda *done, told=told: told.append(done))
+        assert not told and {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+        for each in (first, second):
+            assert each.identity == judge.identity and torch.equal(each(images), judge(images))
+    assert len(list(cache.iterdir())) == 2
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def _foreign(path: Path) -> None:
+    path.write_text("no tensors")
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, _foreign])
+def test_a_damaged_file_is_trained_anew(
+    tmp_path: Path, labelled: ImageStream, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    few = {**CLASSIFIER, "images": 32}
+    first = cached_classifier(tmp_path, labelled, **few)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    damage(path)
+    told: list[Any] = []
+    with caplog.at_level(logging.WARNING):
+        again = cached_classifier(tmp_path, labelled, **few, progress=lambda *done: told.append(done))
+    assert "damaged" in caplog.text and told and again.identity == first.identity
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+
+
+def test_other_arguments_are_another_file_and_one_in_its_place_is_not_used(
+    tmp_path: Path, labelled: ImageStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = {**CLASSIFIER, "images": 32}
+    cached_classifier(tmp_path, labelled, **few)
+    (first,) = tmp_path.iterdir()
+    other = cached_classifier(tmp_path, labelled, **few, seed=1)
+    (second,) = set(tmp_path.iterdir()) - {first}
+    second.write_bytes(first.read_bytes())
+    again = cached_classifier(tmp_path, labelled, **few, seed=1)
+    assert "not what was recorded" in caplog.text and again.identity == other.identity
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_next_training(
+    tmp_path: Path, labelled: ImageStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    judge = cached_classifier(tmp_path / "file", labelled, **{**CLASSIFIER, "images": 32})
+    assert "could not be stored" in caplog.text and isinstance(judge, Classifier)
+
+
+def test_without_labels_nothing_can_be_trained(pairs: ImageStream, labelled: ImageStream) -> None:
+    with pytest.raises(UserError, match="has no label maps"):
+        train_segmenter(labelled, **SEGMENTER)
+    with pytest.raises(UserError, match="has no labels"):
+        train_classifier(pairs, **CLASSIFIER)
+
+
+class _Halved(nn.Module):
+    """Logits at half the size: how bright, how dark, and 0.5."""
+
+    def __init__(self, pooled: bool = False) -> None:
+        super().__init__()
+        self.pooled = pooled
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        bright = nn.functional.avg_pool2d(images, 2).mean(1)
+        logits = torch.stack((bright, 1.0 - bright, torch.full_like(bright, 0.5)), 1)
+        return logits.mean((2, 3)) if self.pooled else logits
+
+
+class _Tuple(nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, images
+
+
+class _Picky(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.reshape(-1, 3, 7, 7)
+
+
+def _script(path: Path, network: nn.Module) -> Path:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+        torch.jit.save(torch.jit.script(network), str(path))
+    return path
+
+
+def test_torchscript_is_a_judge_as_well(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (11, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    path = _script(tmp_path / "segmenter.pt", _Halved())
+    segmenter = load_segmenter(path, 3)
+    logits = _Halved()(images.float() / 255.0)
+    assert logits.shape == (11, 3, 3, 4)
+    larger = nn.functional.interpolate(logits, size=(6, 8), mode="bilinear", align_corners=False)
+    assert torch.equal(segmenter(images), larger.argmax(1))
+    assert segmenter.identity == {"name": "torchscript", "sha256": files.sha256(path)}
+    classifier = load_classifier(str(_script(tmp_path / "classifier.pt", _Halved(pooled=True))), 3)
+    torch.testing.assert_close(classifier.logits(images), logits.mean((2, 3)))
+    assert classifier(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)).tolist() == [0]
+    with pytest.raises(ValueError, match="uint8"):
+        classifier(images.float())
+
+
+@pytest.mark.parametrize("load", [load_segmenter, load_classifier])
+def test_files_that_are_no_torchscript_are_refused(tmp_path: Path, load: Any) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.pt: no such file"):
+        load(tmp_path / "nowhere.pt", 3)
+    path = tmp_path / "other.pt"
+    for content in (b"", b"PK no zip", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"other\.pt: is no TorchScript"):
+            load(path, 3)
+    torch.save({"weight": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match=r"torch\.jit\.save"):
+        load(path, 3)
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(UserError, match=r"is no TorchScript"):
+        load(path, 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "message"),
+    [
+        (_Halved(), 5, r"gives \[2, 3, 4, 4\] for 2 images; logits \[2, 5, h, w\] are expected.*5 classes"),
+        (_Halved(pooled=True), 3, r"gives \[2, 3\] for 2 images"),
+        (_Tuple(), 3, "gives tuple"),
+        (_Picky(), 3, r"fails on images, given as float32 \[2, 3, 8, 8\]"),
+    ],
+)
+def test_networks_that_do_not_keep_the_contract_are_refused(
+    tmp_path: Path, network: nn.Module, classes: int, message: str
+) -> None:
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    judge = load_segmenter(_script(tmp_path / "network.pt", network), classes)
+    with pytest.raises(UserError, match=r"network\.pt: " + message):
+        judge(images)
+
+
+def test_a_classifier_of_other_classes_is_refused(tmp_path: Path) -> None:
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    for network, given in ((_Halved(pooled=True), r"\[2, 3\]"), (_Halved(), r"\[2, 3, 4, 4\]")):
+        judge = load_classifier(_script(tmp_path / "network.pt", network), 4)
+        with pytest.raises(UserError, match=rf"gives {given} for 2 images; logits \[2, 4\] are expected"):
+            judge(images)
+
+
+def test_networks_of_ours_are_small() -> None:
+    for network, most in ((SmallUNet(19), 1_000_000), (SmallClassifier(10, 32), 400_000)):
+        judging.untrained(lambda network=network: network, 0, "x")
+        assert sum(p.numel() for p in network.parameters()) < most
+    assert issubclass(Segmenter, Judge)

@@ -1,0 +1,233 @@
+"""The evaluator: one pass over the fakes for all metrics, records that are kept, floors, and figures as they were."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from advgen.build import build_evaluator
+from advgen.config import Recipe, load_recipe
+from advgen.game import sampling_networks
+from advgen.images import to_bytes
+from advgen.metrics.frechet import frechet_distance
+from advgen.metrics.statistics import FeatureStatistics
+from advgen.runtime.checkpoint import list_checkpoints, read_checkpoint, restore_networks
+from advgen.runtime.run_folder import RunFolder
+from advgen.seeds import Noise, key_of, permutation
+from advgen.strict_config import YamlText, parse, plain
+from advgen.turns import batch_of
+from pipelines.__main__ import main
+from tests.distributed.runs import (
+    LABELLED,
+    PAIRED,
+    make_labelled_shards,
+    make_paired_shards,
+    write_images,
+    write_recipe,
+)
+from tests.games.test_resume import GAME_SETTINGS, play
+
+NEIGHBOURS = ("precision", "recall", "density", "coverage")
+EVALUATION = {"samples": 24, "batch_size": 10, "threads": 1, "judge_images": 64, "cache": "cache"}
+# A step or two of each phase.
+CLASSES = {**GAME_SETTINGS["cgan"], "total_kimg": 0.008, "rampdown_kimg": 0.0, "critic_repeats": 1}
+MAPS = {
+    **GAME_SETTINGS["pix2pixhd"],
+    **{"global_kimg": 0.004, "global_decay_kimg": 0.0, "frozen_kimg": 0.004},
+    **{"joint_kimg": 0.004, "joint_decay_kimg": 0.0},
+}
+
+
+class Means:
+    """A feature network of the tests': means over quarters of each channel."""
+
+    identity = {"name": "means"}  # noqa: RUF012
+    dimensions = 12
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of a game of classes, with held-out images of other seeds, and of a game of label maps."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    make_labelled_shards(folder)
+    make_paired_shards(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for index, name in enumerate(("cats", "dogs")):
+            write_images(folder / "others" / name, 12 - 2 * index, seed=70 + index)
+        assert main(["shard", "others", "held-out", "--resolution", "16", "--labels", "folders"]) == 0
+        held_out = {"data__held_out": {"shards": "held-out"}}
+        same = {"evaluation": EVALUATION, "training__sample_rows": 1, "training__sample_columns": 2}
+        assert play(write_recipe(folder / "c.yaml", name="c", game=CLASSES, **LABELLED, **held_out, **same), None)
+        assert play(write_recipe(folder / "p.yaml", name="p", game=MAPS, **PAIRED, **same), None)
+    return folder
+
+
+@pytest.fixture
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """In that folder, without figures."""
+    monkeypatch.chdir(place)
+    yield place
+    for path in place.glob("runs/*/metrics.jsonl"):
+        path.unlink()
+
+
+@pytest.fixture
+def means(monkeypatch: pytest.MonkeyPatch) -> Means:
+    """Stands in for EfficientNet-Lite0."""
+    means = Means()
+    monkeypatch.setattr("advgen.metrics._lite0", lambda _: means)
+    return means
+
+
+class Counted:
+    """An evaluator, with the calls of its game's sample counted, and what it told."""
+
+    def __init__(self, run: str, **evaluation: Any) -> None:
+        values = plain(load_recipe(Path(f"{run}.yaml")))
+        values["evaluation"].update(evaluation)
+        recipe = parse(Recipe, YamlText(values, {}), "test")
+        self.evaluator = build_evaluator(recipe, RunFolder(recipe.folder))
+        self.told: list[tuple[str, str, bool]] = []
+        self.calls = 0
+        sample: Callable[..., Tensor] = self.evaluator.game.sample  # type: ignore[attr-defined]
+
+        def counted(*arguments: Any) -> Tensor:
+            self.calls += 1
+            return sample(*arguments)
+
+        self.evaluator.game.sample = counted  # type: ignore[attr-defined]
+
+    def run(self) -> list[dict[str, Any]]:
+        def told(record: dict[str, Any], before: bool) -> None:
+            self.told.append((record["name"], record["moment"], before))
+
+        return self.evaluator.run(told, only_latest=True)
+
+
+def test_one_pass_over_the_fakes_feeds_every_metric(here: Path, means: Means) -> None:
+    names = ("fd_lite0", *NEIGHBOURS)
+    counted = Counted("c", metrics=names)
+    records = counted.run()
+    assert counted.calls == 3  # batches of 10, 10 and 4
+    assert counted.told == [(name, moment, False) for moment in ("floor", "end") for name in names]
+    # Training images for the cached statistics and for the neighbours; held-out ones and fakes once for all metrics.
+    assert means.seen == 2 * 96 + 22 + 24
+    assert [json.loads(line) for line in (here / "runs/c/metrics.jsonl").read_text().splitlines()] == records
+    for record in records:
+        by_class = record.get("per_class")
+        assert (by_class is None) == (record["name"] == "fd_lite0")
+        assert by_class is None or len(by_class) == 2
+
+
+def test_what_is_there_is_not_taken_again(here: Path, means: Means) -> None:
+    first = Counted("c", metrics=("fd_lite0", "precision")).run()
+    again = Counted("c", metrics=("fd_lite0", "precision"))
+    assert again.run() == first and again.calls == 0
+    assert all(before for *_, before in again.told)
+    more = Counted("c", metrics=("fd_lite0", "coverage", "precision"))
+    found = more.run()
+    assert more.calls == 3 and [record for record in found if record["name"] != "coverage"] == first
+    assert [name for name, _, before in more.told if not before] == ["coverage", "coverage"]
+    assert Counted("c", metrics=("fd_lite0",), samples=20).run() != first[::2]  # another protocol
+
+
+def test_records_of_before_there_were_classes_are_known(here: Path, means: Means) -> None:
+    [floor, end] = Counted("c", metrics=("fd_lite0",)).run()
+    assert set(end) == {
+        *("name", "nimg", "phase", "moment", "resolution", "checkpoint", "checkpoint_sha256", "protocol", "value"),
+    }
+    keys = {"samples", "images", "reference", "reference_samples", "resolution", "weights", "seed", "extractor"}
+    assert set(floor["protocol"]) == keys and set(end["protocol"]) == keys | {"conditions"}
+    assert floor["protocol"]["samples"] == 22 and end["protocol"]["samples"] == 24
+    assert floor["phase"] == "16x16" and floor["protocol"]["weights"] == "none"
+
+
+def test_the_frechet_distance_is_as_it_was_to_the_last_bit(here: Path, means: Means) -> None:
+    """Against the loop that the evaluator had when a metric was an extractor and a distance."""
+    counted = Counted("c", metrics=("precision", "fd_lite0"))
+    found = {(r["moment"], r["name"]): r["value"] for r in counted.run()}
+    evaluator = counted.evaluator
+    path = list_checkpoints(evaluator.folder.checkpoints)[-1]
+    train, held_out = evaluator.reference.stream, evaluator.held_out and evaluator.held_out.stream
+    assert held_out is not None
+
+    def of_reals(stream: Any, count: int) -> FeatureStatistics:
+        order = np.sort(permutation(key_of(0, "evaluation"), len(stream))[:count])
+        statistics = FeatureStatistics(12)
+        for indices in np.split(order, range(10, count, 10)):
+            statistics.add(means(torch.from_numpy(stream.fetch(indices, 16).images)))
+        return statistics
+
+    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
+    order = permutation(key_of(0, "conditions"), len(held_out))
+    fakes = FeatureStatistics(12)
+    for start in range(0, 24, 10):
+        numbers = np.arange(start, min(start + 10, 24))
+        noise = Noise(0, ("evaluation",), torch.from_numpy(numbers))
+        like = batch_of(held_out.fetch(order[numbers % len(order)], 16), torch.device("cpu"), labelled=True)
+        with torch.no_grad():
+            drawn = evaluator.game.sample(networks, evaluator.timeline.at_end_of(0), noise, like)  # type: ignore
+        fakes.add(means(to_bytes(drawn)))
+    reference = of_reals(train, 96)
+    assert found["end", "fd_lite0"] == frechet_distance(fakes, reference)
+    assert found["floor", "fd_lite0"] == frechet_distance(of_reals(held_out, 22), reference)
+
+
+def test_judges_hold_pictures_against_their_classes(here: Path, means: Means) -> None:
+    records = {record["moment"]: record for record in Counted("c", metrics=("recognised",)).run()}
+    assert set(records) == {"floor", "end"}
+    for record in records.values():
+        judge = record["protocol"]["classifier"]
+        assert (judge["name"], judge["resolution"], judge["images"]) == ("advgen classifier", 16, 64)
+        assert 0 <= record["value"] <= 1 and len(record["per_class"]) == 2
+    # Held out are 12 images of one class and 10 of the other.
+    first, second = records["floor"]["per_class"]
+    assert records["floor"]["value"] == pytest.approx((12 * first + 10 * second) / 22)
+
+
+def test_judges_hold_pictures_against_their_maps(here: Path) -> None:
+    records = {record["name"]: record for record in Counted("p", metrics=("miou", "pixel_accuracy")).run()}
+    assert len(records["miou"]["per_class"]) == len(records["pixel_accuracy"]["per_class"]) == 4
+    assert records["miou"]["protocol"]["segmenter"] == records["pixel_accuracy"]["protocol"]["segmenter"]
+    assert records["miou"]["value"] == pytest.approx(np.mean(records["miou"]["per_class"]))
+
+
+def test_styles_are_drawn_of_the_first_conditions_only(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `demo` is not installed")
+    monkeypatch.setattr("advgen.metrics.conditions.CONDITIONS", 3)
+    counted = Counted("p", metrics=("style_diversity", "pixel_accuracy"))
+    [styles, _] = counted.run()
+    assert counted.calls == 3 + 3  # all conditions once, the first batch of them in three more styles
+    assert styles["value"] > 0 and "per_class" not in styles
+    assert (styles["protocol"]["samples"], styles["protocol"]["styles"]) == (3, 4)
+    fewer = Counted("p", metrics=("style_diversity",), samples=4)
+    assert fewer.run() == [styles] and fewer.calls == 0
+
+
+def test_a_judge_of_the_user_s(here: Path) -> None:
+    class Bright(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack((images.mean((1, 2, 3)), torch.full((len(images),), 0.5)), 1)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+        torch.jit.save(torch.jit.script(Bright()), here / "judge.pt")
+    records = Counted("c", metrics=("recognised",), classifier="judge.pt").run()
+    assert {record["protocol"]["classifier"]["name"] for record in records} == {"torchscript"}
