@@ -28,10 +28,9 @@ from advgen.metrics.classifier import (
     load_classifier,
     train_classifier,
 )
-from advgen.metrics.judging import Judge, Lesson
+from advgen.metrics.judging import Lesson
 from advgen.metrics.segmenter import (
     Segmenter,
-    SmallUNet,
     cached_segmenter,
     class_weights,
     load_segmenter,
@@ -381,8 +380,25 @@ def test_a_classifier_of_other_classes_is_refused(tmp_path: Path) -> None:
             judge(images)
 
 
-def test_networks_of_ours_are_small() -> None:
-    for network, most in ((SmallUNet(19), 1_000_000), (SmallClassifier(10, 32), 400_000)):
-        judging.untrained(lambda network=network: network, 0, "x")
-        assert sum(p.numel() for p in network.parameters()) < most
-    assert issubclass(Segmenter, Judge)
+def test_first_weights_are_normal_by_fan_in_and_their_own() -> None:
+    made = [judging.untrained(lambda: SmallClassifier(10, 32), seed, "x").state_dict() for seed in (0, 0, 1)]
+    assert judging.weights_digest(made[0]) == judging.weights_digest(made[1]) != judging.weights_digest(made[2])
+    for name, value in made[0].items():
+        if value.ndim > 1:
+            assert float(value.std()) == pytest.approx((2 / value[0].numel()) ** 0.5, rel=0.1), name
+            assert not any(torch.equal(value, other) for key, other in made[0].items() if key != name)
+        else:
+            assert (value == float(name.endswith("weight"))).all(), name
+
+
+def test_the_learning_rate_rises_shortly_and_falls_to_nothing() -> None:
+    rates = [judging._rate(done) for done in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    np.testing.assert_allclose(rates, [0.0, 0.5, 1.0, 0.5, 0.0], atol=1e-12)
+
+
+def test_an_image_and_its_map_are_mirrored_alike() -> None:
+    images, ids = torch.arange(24).reshape(2, 1, 3, 4), torch.arange(24).reshape(2, 3, 4)
+    flips = torch.tensor([False, True])
+    found = judging._mirrored(images, flips)
+    assert torch.equal(found[0], images[0]) and torch.equal(found[1, :, :, 0], images[1, :, :, 3])
+    assert torch.equal(judging._mirrored(ids, flips), found[:, 0])
