@@ -235,6 +235,17 @@ class Evaluator:
         for tally in tallies:
             subject.figures.update(tally.results())
 
+    def figures(self, show: Callable[[int], Iterator[Pictures]], resolution: int) -> dict[str, Result]:
+        """The evaluation's metrics of any pictures, such as a baseline's, by the protocol of generated ones.
+
+        Args:
+            show: so many of the pictures, in batches; those of :meth:`conditions` where metrics look at them.
+            resolution: their height.
+        """
+        subject = Subject([], resolution, show, {})
+        self._take(list(self.config.metrics), subject)
+        return subject.figures
+
     def _fakes(self, path: Path, progress: Progress, count: int) -> Iterator[Pictures]:
         """Generated pictures, batch by batch: a function of the seed, whatever the batches."""
         restore_networks({**self.networks, **self.averages}, self._read(path).networks)
@@ -243,7 +254,7 @@ class Evaluator:
             networks = sampling_networks(self.game, self.networks, self.averages)
         for start in range(0, count, self.config.batch_size):
             positions = np.arange(start, min(start + self.config.batch_size, count))
-            like = self._conditions(positions, progress.phase.resolution)
+            like = self.conditions(positions, progress.phase.resolution)
             draw = partial(self._draw, networks, progress, torch.from_numpy(positions).to(self.device), like)
             labels, label_map = (None, None) if like is None else (like.labels, like.label_map)
             yield Pictures(draw(0), labels, label_map, again=draw)
@@ -267,7 +278,7 @@ class Evaluator:
         """Of the samples whose labels and maps are taken."""
         return permutation(key_of(self.config.seed, "conditions"), len(self._given))
 
-    def _conditions(self, positions: NDArray[np.int64], resolution: int) -> Batch | None:
+    def conditions(self, positions: NDArray[np.int64], resolution: int) -> Batch | None:
         """Of generated images, by their numbers: those of the real images in an order of the evaluation's seed."""
         if not self.spec.conditional:
             return None

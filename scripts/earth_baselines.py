@@ -8,10 +8,13 @@ same held-out maps, in the same order, against the same reference. A painter tha
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +24,6 @@ sys.path.insert(0, str(ROOT))
 from advgen.build import build_evaluator  # noqa: E402
 from advgen.config import Recipe  # noqa: E402
 from advgen.evaluation import Evaluator  # noqa: E402
-from advgen.metrics import metric  # noqa: E402
 from advgen.metrics.pictures import Pictures  # noqa: E402
 from advgen.runtime.run_folder import RunFolder  # noqa: E402
 from advgen.strict_config import parse, read_yaml  # noqa: E402
@@ -38,10 +40,27 @@ def mean_colours(pictures: Iterator[Pictures], classes: int) -> Tensor:
     return (sums / counts[:, None]).round().to(torch.uint8)
 
 
-def painted(evaluator: Evaluator, colours: Tensor, resolution: int) -> Iterator[Pictures]:
+def painted(evaluator: Evaluator, colours: Tensor, resolution: int, count: int) -> Iterator[Pictures]:
     """The maps that the run's pictures are painted from, in flat colours."""
-    for start in range(0, evaluator.config.samples, evaluator.config.batch_size):
-        stop = min(start + evaluator.config.batch_size, evaluator.config.samples)
-        like = evaluator.conditions(range(start, stop), resolution)
+    for start in range(0, count, evaluator.config.batch_size):
+        positions = np.arange(start, min(start + evaluator.config.batch_size, count))
+        like = evaluator.conditions(positions, resolution)
         assert like is not None and like.label_map is not None
-        yield Pictures(colours[like.label_map].movedim(-1, 1).contiguous(), None, like.label_map)
+        images = colours[like.label_map].movedim(-1, 1).contiguous()
+        yield Pictures(images, None, like.label_map, again=lambda _, images=images: images)
+
+
+def main() -> None:
+    folder = RunFolder(Path(sys.argv[1])).require()
+    recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
+    evaluator = build_evaluator(recipe, folder)
+    resolution = recipe.data.resolution
+    colours = mean_colours(evaluator.reference.pictures(resolution), recipe.data.label_map_classes)
+    found = evaluator.figures(lambda count: painted(evaluator, colours, resolution, count), resolution)
+    print(
+        json.dumps({"colours": colours.tolist(), **{name: asdict(result) for name, result in found.items()}}, indent=1)
+    )
+
+
+if __name__ == "__main__":
+    main()
