@@ -9,8 +9,10 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advgen.data.parts import Samples
@@ -152,7 +154,7 @@ def _classifier(network: nn.Module, lesson: Lesson) -> Classifier:
     return Classifier(network, identity, lesson.classes, piece=64)
 
 
-def _labels(samples: Samples):
+def _labels(samples: Samples) -> NDArray[np.int64]:
     assert samples.labels is not None
     return samples.labels
 

@@ -9,6 +9,7 @@ with the same number of threads, the same machine trains the same judge, bit for
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -183,7 +184,7 @@ class Lesson:
         count = len(self.stream)
         indices: list[NDArray[np.int64]] = []
         for epoch in range(start // count, (stop - 1) // count + 1):
-            order = permutation(key_of(self.seed, self.name, "order", epoch), count)
+            order = _order(key_of(self.seed, self.name, "order", epoch), count)
             indices.append(order[max(start - epoch * count, 0) : stop - epoch * count])
         return self.stream.fetch(np.concatenate(indices), self.resolution)
 
@@ -316,6 +317,11 @@ def _loss(logits: Tensor, ids: Tensor, weights: Tensor, ignore: int | None) -> T
     total = F.cross_entropy(rows, target, weights, ignore_index=_NOTHING, reduction="sum")
     weight = (weights[target.clamp_min(0)] * (target != _NOTHING)).sum()
     return total / weight.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+@functools.lru_cache(2)  # an epoch's order serves all its steps
+def _order(key: int, count: int) -> NDArray[np.int64]:
+    return permutation(key, count)
 
 
 def _mirrored(values: Tensor, flips: Tensor) -> Tensor:

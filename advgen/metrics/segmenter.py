@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advgen.data.parts import Samples
@@ -181,7 +182,7 @@ def _segmenter(network: nn.Module, lesson: Lesson) -> Segmenter:
     return Segmenter(network, identity, lesson.classes, piece=8)
 
 
-def _label_map(samples: Samples):
+def _label_map(samples: Samples) -> NDArray[np.int32]:
     assert samples.label_map is not None
     return samples.label_map
 
