@@ -310,12 +310,15 @@ async function png() {
   const palette = new Uint8Array(768);
   for (const { id, colour } of classes) palette.set(colour, 3 * id);
   const signature = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
-  const parts = [["IHDR", header.buffer], ["PLTE", palette], ["IDAT", await new Response(zlib).arrayBuffer()], ["IEND", []]];
-  return new File([signature, ...parts.flatMap(chunk)], "map.png", { type: "image/png" });
+  const packed = new Uint8Array(await new Response(zlib).arrayBuffer());
+  const chunks = [["IHDR", new Uint8Array(header.buffer)], ["PLTE", palette], ["IDAT", packed], ["IEND", []]];
+  return new File([signature, ...chunks.flatMap(chunk)], "map.png", { type: "image/png" });
 }
 
 function chunk([name, content]) {
-  const data = new Uint8Array([...new TextEncoder().encode(name), ...new Uint8Array(content)]);
+  const data = new Uint8Array(4 + content.length);
+  data.set(new TextEncoder().encode(name));
+  data.set(content, 4);
   const ends = [new DataView(new ArrayBuffer(4)), new DataView(new ArrayBuffer(4))];
   ends[0].setUint32(0, data.length - 4);
   ends[1].setUint32(0, crc(data));

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import secrets
 import signal
@@ -191,10 +192,12 @@ def listen(port: int) -> socket.socket:
     Raises:
         UserError: the port cannot be had.
     """
+    if not 0 <= port < 1 << 16:
+        raise UserError(f"--port {port}: must be 0 to 65535; 0 takes any that is free.")
     try:
         return socket.create_server((HOST, port))
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "ports are 0 to 65535"
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise UserError(f"--port {port}: cannot be had ({reason}). Name another; 0 takes any that is free.") from None
 
 
