@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import anyio
 import jinja2
@@ -63,7 +64,7 @@ _HEADERS = {
 }
 # The page's own script and style, recognised by a number drawn for each answer.
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data: blob:; "
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -118,9 +119,10 @@ def connected_parts(label_map: Tensor) -> Tensor:
     """
     labels = label_map[0].numpy()
     parts = np.zeros(labels.shape, np.int64)
+    own = np.empty(labels.shape, np.int32)
     count = 0
     for label in np.unique(labels):
-        own, found = ndimage.label(labels == label, structure=np.ones((3, 3)))
+        found = cast(int, ndimage.label(labels == label, structure=np.ones((3, 3)), output=own))
         parts += np.where(own, own + (count - 1), 0)
         count += found
     return torch.from_numpy(parts)[None]

@@ -92,7 +92,9 @@ def test_a_run_that_sees_no_instances_gets_none(painter: Painter) -> None:
     label_map = ("m.png", png(LABELS))
     assert client.post("/paint", files={"label_map": label_map}).status_code == 200
     assert painter.seen[0][0].instance_map is None
-    refused = client.post("/paint", files={"label_map": label_map, "instance_map": ("i.png", png(INSTANCES, np.uint16))})
+    refused = client.post(
+        "/paint", files={"label_map": label_map, "instance_map": ("i.png", png(INSTANCES, np.uint16))}
+    )
     assert refused.status_code == 422 and "i.png: this run sees no instances" in refused.json()["refused"]
     assert "hidden>Load instances" in client.get("/").text
 
