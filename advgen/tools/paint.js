@@ -212,12 +212,13 @@ async function paint() {
   if (busy) return; // comes again when the picture in work is there
   busy = true;
   const asked = wanted;
+  const seed = $("seed").value;
   try {
-    const answer = await post("paint", { label_map: await png(), instance_map: instances(), seed: $("seed").value });
+    const answer = await post("paint", { label_map: await png(), instance_map: instances(), seed });
     const file = await answer.blob();
     const image = await createImageBitmap(file);
     if (asked === wanted) {
-      picture = file;
+      picture = new File([file], `${setting.run}-${seed}.png`);
       $("picture").getContext("2d").drawImage(image, 0, 0);
       $("time").textContent = `painted in ${Math.round(answer.headers.get("Server-Timing").split("=")[1])} ms`;
       $("save-picture").disabled = false;
@@ -290,13 +291,13 @@ loads("load-instances", async (file) => ({ label_map: await png(), instance_map:
   changed();
 });
 
-function save(blob, name) {
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+function save(file) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: file.name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
-$("save-map").addEventListener("click", async () => save(await png(), `${setting.run}-map.png`));
-$("save-picture").addEventListener("click", () => save(picture, `${setting.run}-${$("seed").value}.png`));
+$("save-map").addEventListener("click", async () => save(await png()));
+$("save-picture").addEventListener("click", () => save(picture));
 
 // The map as a PNG file of ids, with the colours as its palette: a canvas would write colours only.
 async function png() {
@@ -312,7 +313,7 @@ async function png() {
   const signature = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
   const packed = new Uint8Array(await new Response(zlib).arrayBuffer());
   const chunks = [["IHDR", new Uint8Array(header.buffer)], ["PLTE", palette], ["IDAT", packed], ["IEND", []]];
-  return new File([signature, ...chunks.flatMap(chunk)], "map.png", { type: "image/png" });
+  return new File([signature, ...chunks.flatMap(chunk)], `${setting.run}-map.png`, { type: "image/png" });
 }
 
 function chunk([name, content]) {

@@ -119,12 +119,14 @@ def connected_parts(label_map: Tensor) -> Tensor:
     """
     labels = label_map[0].numpy()
     parts = np.zeros(labels.shape, np.int64)
-    own = np.empty(labels.shape, np.int32)
     count = 0
-    for label in np.unique(labels):
-        found = cast(int, ndimage.label(labels == label, structure=np.ones((3, 3)), output=own))
-        parts += np.where(own, own + (count - 1), 0)
-        count += found
+    # A class is searched where it is: few reach over the whole map.
+    for label, box in enumerate(ndimage.find_objects(labels + 1)):
+        if box is not None:
+            own = np.empty(labels[box].shape, np.int32)
+            found = cast(int, ndimage.label(labels[box] == label, structure=np.ones((3, 3)), output=own))
+            parts[box] += np.where(own, own + (count - 1), 0)
+            count += found
     return torch.from_numpy(parts)[None]
 
 
