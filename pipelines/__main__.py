@@ -16,6 +16,7 @@ STAGES = {
     "train": "train a recipe's game, or go on with it",
     "evaluate": "take metrics of a run's checkpoints",
     "sample": "draw images from a run",
+    "paint": "draw label maps in the browser, and see them painted",
     "report": "write a run's report as one HTML file",
     "export": "write a run's networks as files that stand alone, with a model card",
     "verify": "check a folder of shards, and show what is in it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,14 @@ from advgen.errors import UserError
 from advgen.game import Batch
 
 ENDINGS = (".png", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """The content of a file, and what to call it where it is refused."""
+
+    name: str
+    data: bytes
 
 
 def maps_of(place: Path, instances: Path | None) -> list[tuple[str, Path, Path | None]]:
@@ -43,6 +52,35 @@ def maps_of(place: Path, instances: Path | None) -> list[tuple[str, Path, Path |
 
 
 def read_maps(label_map: Path, instances: Path | None, *, classes: int, ignore: int | None) -> Batch:
+    """The maps of two files, as :func:`check_maps` has them.
+
+    Raises:
+        UserError: a file cannot be read, or is refused.
+    """
+    found = None if instances is None else read_file(instances)
+    return check_maps(read_file(label_map), found, classes=classes, ignore=ignore)
+
+
+def read_file(path: Path) -> MapFile:
+    """A file by its path.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return MapFile(str(path), path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def check_maps(
+    label_map: MapFile,
+    instances: MapFile | None,
+    *,
+    classes: int,
+    ignore: int | None,
+    size: tuple[int, int] | None = None,
+) -> Batch:
     """One map as a batch without pixels.
 
     Args:
@@ -50,32 +88,33 @@ def read_maps(label_map: Path, instances: Path | None, *, classes: int, ignore: 
         instances: ids of instances of the same size, or None.
         classes: ids of the label map are below.
         ignore: an id that is allowed besides.
+        size: height and width that it must have, or None for any.
 
     Raises:
         UserError: a file is no such map, holds other ids, or has another size.
     """
-    labels = _read(label_map)
+    labels = _ids(label_map)
+    if size is not None and labels.shape != size:
+        raise UserError(f"{label_map.name}: has {_size(labels.shape)} pixels; this run paints {_size(size)}.")
     wrong = [int(i) for i in np.unique(labels) if i >= classes and i != ignore]
     if wrong:
-        raise UserError(f"{label_map}: holds the ids {wrong[:5]}; this run knows 0 to {classes - 1}.")
-    found = None if instances is None else _read(instances)
-    if found is not None and found.shape != labels.shape:
-        raise UserError(f"{instances}: has {_size(found)} pixels, its label map {_size(labels)}.")
+        raise UserError(f"{label_map.name}: holds the ids {wrong[:5]}; this run knows 0 to {classes - 1}.")
+    found = None if instances is None else _ids(instances)
+    if instances is not None and found is not None and found.shape != labels.shape:
+        raise UserError(f"{instances.name}: has {_size(found.shape)} pixels, its label map {_size(labels.shape)}.")
     return Batch(torch.empty(1, 0), None, _tensor(labels), None if found is None else _tensor(found))
 
 
-def _read(path: Path) -> NDArray[np.int32]:
+def _ids(file: MapFile) -> NDArray[np.int32]:
     try:
-        return read_ids(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+        return read_ids(file.data)
     except BadImage as error:
-        raise UserError(f"{path}: {error}. Give a map of ids in grey or palette, PNG for one.") from None
+        raise UserError(f"{file.name}: {error}. Give a map of ids in grey or palette, PNG for one.") from None
 
 
 def _tensor(ids: NDArray[np.int32]) -> Tensor:
     return torch.from_numpy(ids.astype(np.int64))[None]
 
 
-def _size(ids: NDArray[np.int32]) -> str:
-    return f"{ids.shape[1]} x {ids.shape[0]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"
