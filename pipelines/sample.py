@@ -31,6 +31,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--instances", type=Path, help="its instance map, or the folder of theirs")
     parser.add_argument("--styles", type=int, default=1, help="so many pictures of each map")
     parser.add_argument(
+        "--sheet",
+        action="store_true",
+        help="one PNG file: a row a map, which stands first in the colours of its classes",
+    )
+    parser.add_argument(
         "--style-of",
         nargs="+",
         default=[],
@@ -50,8 +55,8 @@ def main(argv: list[str]) -> int:
         raise UserError("--rows, --columns, --magnify and --styles must be at least 1.")
     folder = RunFolder(given.run).require()
     recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
-    if given.label_map is None and (given.instances or given.style_of or given.tile):
-        raise UserError("--instances, --style-of and --tile go with --label-map. Name one, too.")
+    if given.label_map is None and (given.instances or given.style_of or given.tile or given.sheet):
+        raise UserError("--instances, --style-of, --tile and --sheet go with --label-map. Name one, too.")
 
     if given.label_map is not None:
         return _paint(recipe, folder, given)
@@ -108,16 +113,18 @@ def _styles_of(texts: list[str]) -> dict[int, int]:
 
 
 def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
+    import torch
+
     from advgen.build import Drawer
     from advgen.images import grid, save_png
-    from advgen.tools.maps import maps_of, read_maps
+    from advgen.tools.maps import coloured, maps_of, read_maps
 
     data = recipe.data
     if not data.label_map_classes:
         raise UserError(f"{folder.path}: this run was not trained on label maps, so it paints none.")
     styles = _styles_of(given.style_of)
     maps = maps_of(given.label_map, given.instances)
-    single = len(maps) * given.styles == 1
+    single = given.sheet or len(maps) * given.styles == 1
     if single and given.out.is_dir():
         raise UserError(f"{given.out}: is a folder. Name a PNG file for one picture.")
     if not single and given.out.is_file():
@@ -129,19 +136,32 @@ def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
 
     # All are looked at before the first is painted: nothing is left half done. They are read again then: a folder of
     # large maps would not fit into memory.
+    sizes: dict[tuple[int, ...], Path] = {}
     for _, labels, instances in maps:
         like = read(labels, instances)
+        assert like.label_map is not None
+        sizes.setdefault(tuple(like.label_map.shape), labels)
+        if given.sheet and len(sizes) > 1:
+            raise UserError(f"{labels}: is not of the size of {next(iter(sizes.values()))}, as on a sheet all must be.")
         try:
             drawer.check_maps(like, styles, given.tile)
         except UserError as error:
             raise UserError(f"{labels}: {error}") from None
     if not single:
         given.out.mkdir(parents=True, exist_ok=True)
+    shown: list[torch.Tensor] = []
     for name, labels, instances in maps:
         like = read(labels, instances)
+        if given.sheet:
+            shown.append(coloured(like, data.label_map_classes))
         for style in range(given.styles):
             path = given.out if single else given.out / (f"{name}-{style}.png" if given.styles > 1 else f"{name}.png")
             picture = drawer.paint(like, given.seed + style, styles, given.tile)
-            save_png(path, grid(picture, 1, given.magnify))
+            if given.sheet:
+                shown.append(picture.expand(-1, 3, -1, -1))
+            else:
+                save_png(path, grid(picture, 1, given.magnify))
+    if given.sheet:
+        save_png(given.out, grid(torch.cat(shown), 1 + given.styles, given.magnify))
     console.print(f"{given.out}: {len(maps) * given.styles} pictures")
     return 0

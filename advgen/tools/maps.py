@@ -15,6 +15,7 @@ from advgen.data.decode import BadImage
 from advgen.data.fitting import read_ids
 from advgen.errors import UserError
 from advgen.game import Batch
+from advgen.tools.palette import colours
 
 ENDINGS = (".png", ".tif", ".tiff", ".bmp")
 
@@ -103,6 +104,13 @@ def check_maps(
     if instances is not None and found is not None and found.shape != labels.shape:
         raise UserError(f"{instances.name}: has {_size(found.shape)} pixels, its label map {_size(labels.shape)}.")
     return Batch(torch.empty(1, 0), None, _tensor(labels), None if found is None else _tensor(found))
+
+
+def coloured(like: Batch, classes: int) -> Tensor:
+    """The label map as a picture, uint8 [1, 3, h, w]; an id that stands for no class is black."""
+    assert like.label_map is not None
+    palette = torch.tensor([*colours(classes), (0, 0, 0)], dtype=torch.uint8)
+    return palette[like.label_map.clamp(max=classes)].movedim(-1, 1)
 
 
 def _ids(file: MapFile) -> NDArray[np.int32]:

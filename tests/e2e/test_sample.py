@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from advgen.data.shards import load_manifest
+from advgen.tools.palette import colours
 from pipelines.__main__ import main
 from tests.distributed.runs import LABELLED, PAIRED, make_labelled_shards, make_paired_shards, write_recipe
 from tests.games.test_resume import GAME_SETTINGS, play
@@ -64,6 +65,31 @@ def test_maps_are_painted_in_styles(place: Path, monkeypatch: pytest.MonkeyPatch
     assert pixels(place / "painted/wide-0.png").shape == (24, 40, 3)
     assert (pixels(place / "painted/0003-0.png") == pixels(place / "one.png")).all()
     assert (pixels(place / "painted/0003-0.png") != pixels(place / "painted/0003-1.png")).any()
+
+
+def test_a_sheet_shows_maps_beside_their_pictures(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "two").mkdir()
+    for name in ("0001", "0003"):
+        shutil.copy(place / "label-maps" / f"{name}.png", place / "two")
+    maps = ("--label-map", "two", "--instances", "instance-maps", "--styles", "2")
+    assert main(["sample", "runs/pix2pixhd", "two-painted", *maps]) == 0
+    assert main(["sample", "runs/pix2pixhd", "sheet.png", *maps, "--sheet"]) == 0
+    sheet = pixels(place / "sheet.png")
+    assert sheet.shape == (32, 48, 3)
+    for row, name in enumerate(("0001", "0003")):
+        labels = np.asarray(Image.open(place / "two" / f"{name}.png"))
+        first, *painted = np.split(sheet[16 * row : 16 * row + 16], 3, axis=1)
+        assert (first == np.array(colours(4))[labels]).all()
+        for style, picture in enumerate(painted):
+            assert (picture == pixels(place / f"two-painted/{name}-{style}.png")).all()
+    Image.fromarray(np.zeros((24, 16), np.uint8)).save(place / "two" / "high.png")
+    Image.fromarray(np.zeros((24, 16), np.uint8)).save(place / "instance-maps" / "high.png")
+    assert main(["sample", "runs/pix2pixhd", "no.png", *maps, "--sheet"]) == 2
+    assert "high.png: is not of the size of two/0001.png" in " ".join(capsys.readouterr().err.split())
+    assert not (place / "no.png").exists()
 
 
 ONE = ("--label-map", "label-maps/0003.png", "--instances", "instance-maps/0003.png")
