@@ -18,6 +18,8 @@ from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.game import Pix2PixHd
 from advgen.games.pix2pixhd.styles import Styles
 from advgen.runtime.checkpoint import list_checkpoints, phase_ended, read_checkpoint
+from advgen.runtime.config import TrainingConfig
+from advgen.runtime.validation import check_setting
 from advgen.seeds import Noise
 from tests.distributed.runs import PAIRED, ROOT, logged, make_paired_shards, write_recipe
 from tests.games import pix2pixhd_reference as reference
@@ -122,6 +124,14 @@ def test_regression_alone_trains_no_discriminators() -> None:
     assert set(found.scalars) == {"loss", "l1"}
     with pytest.raises(ValueError, match="every weight of the generator's loss is 0"):
         game_of(**{**alone, "l1_weight": 0.0})
+
+
+def test_a_pool_and_accumulation_are_refused_at_once() -> None:
+    """The pool takes the fakes of a batch in their order, which micro-batches do not hold together."""
+    accumulated = TrainingConfig(accumulation=2)
+    check_setting(game_of(pool_size=0), accumulated, 1)
+    with pytest.raises(UserError, match=r"Lower training\.accumulation"):
+        check_setting(game_of(pool_size=3), accumulated, 1)
 
 
 class Seen(torch.nn.Module):

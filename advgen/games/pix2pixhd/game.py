@@ -99,6 +99,7 @@ class Pix2PixHd:
                     trains=(*trains, *(("discriminator",) if config.judged else ())),
                     learning_rates={player.name: rate for player in players},
                     reset_optimizers=reset,
+                    statistic_groups=1 if config.pool_size else None,  # the pool takes the fakes of the whole batch
                 )
             )
 
