@@ -211,6 +211,7 @@ const instances = () => (own && same(own.ids, ids) ? own.file : null);
 async function paint() {
   if (busy) return; // comes again when the picture in work is there
   busy = true;
+  clearTimeout(timer); // this picture is of the newest map already
   const asked = wanted;
   const seed = $("seed").value;
   try {
