@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import torch
 from advgen.build import build_game, restored
 from advgen.config import Recipe, load_recipe
 from advgen.errors import UserError
-from advgen.game import Batch, Context, ImageSpec, OneSlice, Timeline
+from advgen.game import Batch, Context, Game, ImageSpec, OneSlice, Timeline
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.game import Pix2PixHd
 from advgen.games.pix2pixhd.styles import Styles
@@ -129,9 +129,9 @@ def test_regression_alone_trains_no_discriminators() -> None:
 def test_a_pool_and_accumulation_are_refused_at_once() -> None:
     """The pool takes the fakes of a batch in their order, which micro-batches do not hold together."""
     accumulated = TrainingConfig(accumulation=2)
-    check_setting(game_of(pool_size=0), accumulated, 1)
+    check_setting(cast(Game, game_of(pool_size=0)), accumulated, 1)
     with pytest.raises(UserError, match=r"Lower training\.accumulation"):
-        check_setting(game_of(pool_size=3), accumulated, 1)
+        check_setting(cast(Game, game_of(pool_size=3)), accumulated, 1)
 
 
 class Seen(torch.nn.Module):
