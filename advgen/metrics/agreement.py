@@ -5,8 +5,6 @@ Counts are whole numbers and gathered batch by batch, so the result depends on n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -46,16 +44,6 @@ class Confusion:
         counts = torch.bincount(rows * self.classes + columns, minlength=self.classes**2)
         self.matrix += counts.reshape(self.classes, self.classes).to(self.matrix.device)
 
-    def merge(self, other: Confusion) -> None:
-        """Take in all that ``other`` has seen; ``other`` is left as it is.
-
-        Raises:
-            ValueError: ``other`` has another number of classes, or ignores another id.
-        """
-        if (other.classes, other.ignore) != (self.classes, self.ignore):
-            raise ValueError(f"cannot merge counts of {other.classes} classes into {self.classes}, or of other ids.")
-        self.matrix += other.matrix.to(self.matrix.device)
-
     @property
     def count(self) -> int:
         """How many pixels or samples were counted."""
@@ -89,23 +77,3 @@ class Confusion:
         that occur only in the prediction; where all classes occur, as in its own sets, the figures are equal.
         """
         return float(self.iou[self.matrix.sum(1).cpu() > 0].mean())
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """The state as a CPU tensor: ``matrix`` int64 [classes, classes]."""
-        return {"matrix": self.matrix.cpu().clone()}
-
-    @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Tensor], ignore: int | None = None, device: torch.device | str = "cpu"
-    ) -> Confusion:
-        """The inverse of :meth:`to_tensors`.
-
-        Raises:
-            ValueError: the tensor is missing, or of another type or shape.
-        """
-        matrix = tensors.get("matrix")
-        if matrix is None or matrix.dtype != torch.int64 or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError("expected counts as 'matrix', int64 [classes, classes].")
-        confusion = cls(len(matrix), ignore, device)
-        confusion.matrix += matrix.to(confusion.matrix.device)
-        return confusion

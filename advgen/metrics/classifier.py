@@ -6,6 +6,7 @@ the real images, and compares with no published figure.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,15 +20,18 @@ from advgen.data.parts import Samples
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.metrics import judging
-from advgen.metrics.judging import Judge, Lesson, Progress
+from advgen.metrics.judging import Judge, Lesson
+from advgen.metrics.measures import Learned
 
+IMAGES = 48_000
+"""That it learns from where nothing else is said, counted each time they are shown."""
 _NAME = "advgen classifier"
 _CHANNELS = (32, 64, 128, 192, 256)  # at 1/2, 1/4 ... of the size
 _SMALLEST = 4  # pixels; a level more would lie below
 
 
 class Classifier(Judge):
-    """Images to classes; made by :func:`load_classifier`, :func:`train_classifier` or :func:`cached_classifier`."""
+    """Images to classes; made by :func:`load_classifier` or :func:`train_classifier`."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """The likeliest class of each image.
@@ -84,18 +88,16 @@ def load_classifier(path: str | Path, classes: int) -> Classifier:
     return Classifier(network, identity, classes, piece=32, source=str(path))
 
 
-def train_classifier(
+def classifier_lesson(
     stream: ImageStream,
     classes: int,
     *,
     resolution: int,
     seed: int = 0,
-    images: int = 24_000,
+    images: int = IMAGES,
     mirror: bool = False,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Classifier:
-    """Train a classifier on the real images and their labels.
+) -> Lesson:
+    """What a classifier is trained on: real images and their labels.
 
     Args:
         stream: of the images; not of those that it is to be tried on.
@@ -104,53 +106,24 @@ def train_classifier(
         seed: of weights, order and mirroring.
         images: that it learns from, counted each time they are shown.
         mirror: whether images are mirrored left to right with probability 1/2; not for digits.
-        device: where to.
-        progress: is told (images, of how many) after each step.
 
     Raises:
         UserError: the images have no labels.
     """
-    lesson = _lesson(stream, classes, resolution, seed, images, mirror)
-    return _classifier(_trained(lesson, torch.device(device), progress), lesson)
-
-
-def cached_classifier(
-    cache: Path,
-    stream: ImageStream,
-    classes: int,
-    *,
-    resolution: int,
-    seed: int = 0,
-    images: int = 24_000,
-    mirror: bool = False,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Classifier:
-    """:func:`train_classifier`, but what was trained before with these arguments is read from the folder ``cache``."""
-    lesson = _lesson(stream, classes, resolution, seed, images, mirror)
-    network = judging.kept(
-        cache,
-        lesson.identity,
-        lambda: SmallClassifier(classes, resolution),
-        lambda: _trained(lesson, torch.device(device), progress),
-    )
-    return _classifier(network, lesson)
-
-
-def _lesson(stream: ImageStream, classes: int, resolution: int, seed: int, images: int, mirror: bool) -> Lesson:
     if not stream.manifest.classes:
         raise UserError(f"{stream}: has no labels, so no classifier can be trained on it. Name a file of one.")
     return Lesson(_NAME, stream, classes, None, resolution, seed, images, 32, 3e-3, mirror)
 
 
-def _trained(lesson: Lesson, device: torch.device, progress: Progress | None) -> nn.Module:
-    network = judging.untrained(lambda: SmallClassifier(lesson.classes, lesson.resolution), lesson.seed, lesson.name)
-    judging.teach(network, lesson, _labels, None, device, progress)
-    return network.cpu()
-
-
-def _classifier(network: nn.Module, lesson: Lesson) -> Classifier:
-    identity = {**lesson.identity, "weights_sha256": judging.weights_digest(network.state_dict())}
+def train_classifier(
+    lesson: Lesson,
+    cache: Path | None = None,
+    device: torch.device | str = "cpu",
+    told: Learned | None = None,
+) -> Classifier:
+    """A classifier that has learned a lesson of :func:`classifier_lesson`; the rest as for ``train_segmenter``."""
+    build = partial(SmallClassifier, lesson.classes, lesson.resolution)
+    network, identity = judging.learned(lesson, build, _labels, None, cache, device, told)
     return Classifier(network, identity, lesson.classes, piece=64)
 
 

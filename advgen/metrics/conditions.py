@@ -15,14 +15,14 @@ from torch import Tensor
 
 from advgen.errors import UserError
 from advgen.metrics.agreement import Confusion
-from advgen.metrics.classifier import Classifier, cached_classifier, load_classifier
+from advgen.metrics.classifier import IMAGES as CLASSIFIER_IMAGES
+from advgen.metrics.classifier import Classifier, classifier_lesson, load_classifier, train_classifier
 from advgen.metrics.diversity import StyleDiversity
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
-from advgen.metrics.segmenter import Segmenter, cached_segmenter, load_segmenter
+from advgen.metrics.segmenter import IMAGES as SEGMENTER_IMAGES
+from advgen.metrics.segmenter import Segmenter, load_segmenter, segmenter_lesson, train_segmenter
 
-SEGMENTER_IMAGES, CLASSIFIER_IMAGES = 6_000, 48_000
-"""That a judge learns from where the settings do not say, counted each time they are shown."""
 CONDITIONS, STYLES = 64, 4
 """Of how many conditions several pictures are drawn, and how many of each."""
 
@@ -55,17 +55,15 @@ def segmenter(bench: Bench, resolution: int) -> Segmenter:
     config, classes = bench.config, bench.spec.label_map_classes
     if bench.files.segmenter is not None:
         return load_segmenter(bench.files.segmenter, classes)
-    return cached_segmenter(
-        Path(config.cache),
+    lesson = segmenter_lesson(
         bench.reference.stream,
         classes,
         bench.files.ignore_label,
         resolution=resolution,
         seed=config.seed,
         images=config.judge_images or SEGMENTER_IMAGES,
-        device=bench.device,
-        progress=bench.learned,
     )
+    return train_segmenter(lesson, Path(config.cache), bench.device, bench.learned)
 
 
 def classifier(bench: Bench, resolution: int) -> Classifier:
@@ -73,16 +71,9 @@ def classifier(bench: Bench, resolution: int) -> Classifier:
     config, classes = bench.config, bench.spec.classes
     if bench.files.classifier is not None:
         return load_classifier(bench.files.classifier, classes)
-    return cached_classifier(
-        Path(config.cache),
-        bench.reference.stream,
-        classes,
-        resolution=resolution,
-        seed=config.seed,
-        images=config.judge_images or CLASSIFIER_IMAGES,
-        device=bench.device,
-        progress=bench.learned,
-    )
+    images = config.judge_images or CLASSIFIER_IMAGES
+    lesson = classifier_lesson(bench.reference.stream, classes, resolution=resolution, seed=config.seed, images=images)
+    return train_classifier(lesson, Path(config.cache), bench.device, bench.learned)
 
 
 class Judged:

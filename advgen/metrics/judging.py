@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,27 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from advgen import files, strict_config
+from advgen import files
 from advgen.data.parts import Samples
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.metrics.features import Identity, as_rgb, full_float32
+from advgen.metrics.measures import Learned
+from advgen.metrics.reference import kept
 from advgen.seeds import Noise, key_of, permutation
 
-Progress = Callable[[int, int], None]
-"""Is told (images learned from, of how many)."""
+Truth = Callable[[Samples], NDArray[np.int64] | NDArray[np.int32]]
+"""Of some samples the ids of classes, [n] or [n, h, w]."""
 
 _VERSION = 1  # of networks and training; what changes them changes it
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _NOTHING = -100  # stands for ids of no class
-_log = logging.getLogger(__name__)
 
 
 class Judge:
@@ -208,20 +205,20 @@ def untrained(network: Callable[[], nn.Module], seed: int, name: str) -> nn.Modu
 def teach(
     network: nn.Module,
     lesson: Lesson,
-    truth: Callable[[Samples], NDArray[np.int64] | NDArray[np.int32]],
+    truth: Truth,
     weights: Tensor | None,
     device: torch.device,
-    progress: Progress | None,
+    told: Learned | None,
 ) -> None:
     """Train a network by cross-entropy, with AdamW and a rate that rises shortly and falls as a cosine.
 
     Args:
         network: with its first weights; is moved to ``device`` and trained there.
         lesson: what it is trained on.
-        truth: ids of classes of some samples, [n] or [n, h, w]; where they are of no class, nothing is learned.
+        truth: ids of classes of some samples; where they are of no class, nothing is learned.
         weights: float32 [classes], how much each class counts; None: all alike.
         device: where to.
-        progress: is told after each step.
+        told: is told (images, of how many) after each step.
     """
     network.to(device).train().requires_grad_(True)
     weights = torch.ones(lesson.classes) if weights is None else weights
@@ -243,40 +240,49 @@ def teach(
             optimizer.zero_grad()
             _loss(network(as_rgb(images).float() / 255.0), ids, weights, lesson.ignore).backward()
             optimizer.step()
-            if progress is not None:
-                progress(stop, lesson.images)
+            if told is not None:
+                told(stop, lesson.images)
     network.eval().requires_grad_(False)
 
 
-def kept(
-    cache: Path, identity: Identity, network: Callable[[], nn.Module], train: Callable[[], nn.Module]
-) -> nn.Module:
-    """A trained network: read where it is stored under this very identity, else trained and stored.
+def learned(
+    lesson: Lesson,
+    build: Callable[[], nn.Module],
+    truth: Truth,
+    weights: Callable[[Lesson], Tensor] | None,
+    cache: Path | None,
+    device: torch.device | str,
+    told: Learned | None,
+) -> tuple[nn.Module, Identity]:
+    """A network that has learned a lesson, on the CPU, and its identity.
 
     Args:
-        cache: folder of trained judges; made where it is missing.
-        identity: all that it depends on.
-        network: builds it.
-        train: makes it; called only where no sound file is found.
-
-    Returns:
-        The network. A damaged file is replaced, and a folder that cannot be written costs only the next training: both
-        are logged as warnings, not raised.
+        lesson: what it is trained on.
+        build: gives the network with any weights.
+        truth: see :func:`teach`.
+        weights: of the classes, see :func:`teach`; None: all alike.
+        cache: folder where one that has learned this very lesson is read, or kept; None trains it.
+        device: where it is trained.
+        told: is told (images, of how many) after each step of the training.
     """
-    path = cache / f"judge-{strict_config.digest(identity)}.safetensors"
-    found = _read(path, identity, network)
-    if found is not None:
-        return found
-    trained = train()
-    state = {name: value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
-    record = {"identity": identity, "weights_sha256": weights_digest(state)}
-    try:
-        with files.atomic(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save(state, {"judge": json.dumps(record, sort_keys=True)}))
-    except OSError as error:
-        reason = error.strerror or error
-        _log.warning("%s: the trained judge could not be stored (%s); the next run starts over.", cache, reason)
-    return trained
+
+    def train() -> nn.Module:
+        network = untrained(build, lesson.seed, lesson.name)
+        teach(network, lesson, truth, None if weights is None else weights(lesson), torch.device(device), told)
+        return network.cpu()
+
+    def load(state: dict[str, Tensor]) -> nn.Module:
+        with torch.device("meta"):
+            network = build()
+        network.load_state_dict(state, assign=True)
+        return network.eval().requires_grad_(False)
+
+    network = train() if cache is None else kept("weights of a judge", lesson.identity, cache, train, _state, load)
+    return network, {**lesson.identity, "weights_sha256": weights_digest(network.state_dict())}
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().contiguous() for name, value in network.state_dict().items()}
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -287,24 +293,6 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _read(path: Path, identity: Identity, network: Callable[[], nn.Module]) -> nn.Module | None:
-    if not path.exists():
-        return None
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {})["judge"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if record != {"identity": identity, "weights_sha256": weights_digest(state)}:
-            raise ValueError("its content is not what was recorded")
-        with torch.device("meta"):
-            built = network()
-        built.load_state_dict(state, assign=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        _log.warning("%s: the stored judge is damaged (%s) and is trained anew.", path, error)
-        return None
-    return built.eval().requires_grad_(False)
 
 
 def _loss(logits: Tensor, ids: Tensor, weights: Tensor, ignore: int | None) -> Tensor:

@@ -6,6 +6,7 @@ same data with one another and with the real images, and compares with no publis
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,15 +20,18 @@ from advgen.data.parts import Samples
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.metrics import judging
-from advgen.metrics.judging import Judge, Lesson, Progress
+from advgen.metrics.judging import Judge, Lesson
+from advgen.metrics.measures import Learned
 
+IMAGES = 6_000
+"""That it learns from where nothing else is said, counted each time they are shown."""
 _NAME = "advgen segmenter"
 _CHANNELS = (32, 64, 96, 96)  # at 1/2, 1/4, 1/8 and 1/16 of the size
 _COUNTED = 512  # images in which classes are counted, to weigh them
 
 
 class Segmenter(Judge):
-    """Images to ids of classes; made by :func:`load_segmenter`, :func:`train_segmenter` or :func:`cached_segmenter`."""
+    """Images to ids of classes; made by :func:`load_segmenter` or :func:`train_segmenter`."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """The likeliest class of each pixel.
@@ -91,19 +95,17 @@ def load_segmenter(path: str | Path, classes: int) -> Segmenter:
     return Segmenter(network, identity, classes, piece=8, source=str(path))
 
 
-def train_segmenter(
+def segmenter_lesson(
     stream: ImageStream,
     classes: int,
     ignore: int | None = None,
     *,
     resolution: int,
     seed: int = 0,
-    images: int = 6000,
+    images: int = IMAGES,
     mirror: bool = True,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Segmenter:
-    """Train a segmenter on the real images and their label maps.
+) -> Lesson:
+    """What a segmenter is trained on: real images and their label maps.
 
     Args:
         stream: of the images; not of those that it is to be tried on.
@@ -113,38 +115,32 @@ def train_segmenter(
         seed: of weights, order and mirroring.
         images: that it learns from, counted each time they are shown.
         mirror: whether pairs are mirrored left to right with probability 1/2.
-        device: where to.
-        progress: is told (images, of how many) after each step.
 
     Raises:
         UserError: the images have no label maps.
     """
-    lesson = _lesson(stream, classes, ignore, resolution, seed, images, mirror)
-    return _segmenter(_trained(lesson, torch.device(device), progress), lesson)
+    if "label_map" not in stream.manifest.parts:
+        raise UserError(f"{stream}: has no label maps, so no segmenter can be trained on it. Name a file of one.")
+    return Lesson(_NAME, stream, classes, ignore, resolution, seed, images, 16, 3e-3, mirror)
 
 
-def cached_segmenter(
-    cache: Path,
-    stream: ImageStream,
-    classes: int,
-    ignore: int | None = None,
-    *,
-    resolution: int,
-    seed: int = 0,
-    images: int = 6000,
-    mirror: bool = True,
+def train_segmenter(
+    lesson: Lesson,
+    cache: Path | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    told: Learned | None = None,
 ) -> Segmenter:
-    """:func:`train_segmenter`, but what was trained before with these arguments is read from the folder ``cache``."""
-    lesson = _lesson(stream, classes, ignore, resolution, seed, images, mirror)
-    network = judging.kept(
-        cache,
-        lesson.identity,
-        lambda: SmallUNet(classes),
-        lambda: _trained(lesson, torch.device(device), progress),
-    )
-    return _segmenter(network, lesson)
+    """A segmenter that has learned a lesson.
+
+    Args:
+        lesson: of :func:`segmenter_lesson`.
+        cache: folder where one that has learned this very lesson is read, or kept; None trains it.
+        device: where it is trained.
+        told: is told (images, of how many) after each step of the training.
+    """
+    build = partial(SmallUNet, lesson.classes)
+    network, identity = judging.learned(lesson, build, _label_map, class_weights, cache, device, told)
+    return Segmenter(network, identity, lesson.classes, piece=8)
 
 
 def class_weights(lesson: Lesson) -> Tensor:
@@ -161,25 +157,6 @@ def class_weights(lesson: Lesson) -> Tensor:
     shares = counts / max(counts.sum(), 1.0)
     weights = 1.0 / np.sqrt(np.maximum(shares, 1e-3))
     return torch.from_numpy(weights / max((weights * shares).sum(), 1e-9)).float()
-
-
-def _lesson(
-    stream: ImageStream, classes: int, ignore: int | None, resolution: int, seed: int, images: int, mirror: bool
-) -> Lesson:
-    if "label_map" not in stream.manifest.parts:
-        raise UserError(f"{stream}: has no label maps, so no segmenter can be trained on it. Name a file of one.")
-    return Lesson(_NAME, stream, classes, ignore, resolution, seed, images, 16, 3e-3, mirror)
-
-
-def _trained(lesson: Lesson, device: torch.device, progress: Progress | None) -> nn.Module:
-    network = judging.untrained(lambda: SmallUNet(lesson.classes), lesson.seed, lesson.name)
-    judging.teach(network, lesson, _label_map, class_weights(lesson), device, progress)
-    return network.cpu()
-
-
-def _segmenter(network: nn.Module, lesson: Lesson) -> Segmenter:
-    identity = {**lesson.identity, "weights_sha256": judging.weights_digest(network.state_dict())}
-    return Segmenter(network, identity, lesson.classes, piece=8)
 
 
 def _label_map(samples: Samples) -> NDArray[np.int32]:

@@ -21,14 +21,14 @@ from advgen.metrics.agreement import Confusion
 from advgen.metrics.classifier import (
     Classifier,
     SmallClassifier,
-    cached_classifier,
+    classifier_lesson,
     train_classifier,
 )
 from advgen.metrics.judging import Lesson
 from advgen.metrics.segmenter import (
     Segmenter,
-    cached_segmenter,
     class_weights,
+    segmenter_lesson,
     train_segmenter,
 )
 
@@ -36,6 +36,14 @@ SIZE, COUNT = 16, 40
 COLOURS = np.array([[40, 60, 160], [60, 150, 50], [190, 170, 120]])
 SEGMENTER: dict[str, Any] = {"classes": 3, "ignore": 255, "resolution": SIZE, "images": 400}
 CLASSIFIER: dict[str, Any] = {"classes": 3, "resolution": SIZE, "images": 400}
+
+
+def segmented(stream: ImageStream, cache: Path | None = None, told: Any = None) -> Segmenter:
+    return train_segmenter(segmenter_lesson(stream, **SEGMENTER), cache, told=told)
+
+
+def classified(stream: ImageStream, cache: Path | None = None, told: Any = None, **settings: Any) -> Classifier:
+    return train_classifier(classifier_lesson(stream, **{**CLASSIFIER, **settings}), cache, told=told)
 
 
 def _stream(folder: Path, source: FolderImages | PairedImages) -> ImageStream:
@@ -94,12 +102,12 @@ def _segmented(segmenter: Segmenter, stream: ImageStream) -> Confusion:
 
 @pytest.fixture(scope="module")
 def segmenter(pairs: ImageStream) -> Segmenter:
-    return train_segmenter(pairs, **SEGMENTER)
+    return segmented(pairs)
 
 
 @pytest.fixture(scope="module")
 def classifier(labelled: ImageStream) -> Classifier:
-    return train_classifier(labelled, **CLASSIFIER)
+    return classified(labelled)
 
 
 def test_a_segmenter_learns_rare_classes_too(segmenter: Segmenter, pairs: ImageStream) -> None:
@@ -123,20 +131,20 @@ def test_the_same_judge_comes_of_the_same_seed_whatever_else_draws(
     images = _all(pairs)[0]
     state, told = torch.random.get_rng_state(), []
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):  # as an evaluation may call it
-        again = train_segmenter(pairs, **SEGMENTER, progress=lambda *done: told.append(done))
-        other = train_classifier(labelled, **CLASSIFIER)
+        again = segmented(pairs, told=lambda *done: told.append(done))
+        other = classified(labelled)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert told[0] == (16, 400) and told[-1] == (400, 400) and len(told) == 25
     assert again.identity == segmenter.identity and torch.equal(again(images), segmenter(images))
     assert other.identity == classifier.identity and torch.equal(other.logits(images), classifier.logits(images))
     torch.manual_seed(5)
-    few = {**CLASSIFIER, "images": 64}
-    first = train_classifier(labelled, **few)
+    first = classified(labelled, images=64)
     torch.manual_seed(6)
-    assert train_classifier(labelled, **few).identity == first.identity
+    assert classified(labelled, images=64).identity == first.identity
     hashes = {first.identity["weights_sha256"]}
-    for change in ({"seed": 1}, {"images": 65}, {"mirror": True}):
-        hashes.add(train_classifier(labelled, **{**few, **change}).identity["weights_sha256"])
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"images": 65}, {"mirror": True}]
+    for change in changes:
+        hashes.add(classified(labelled, **{"images": 64, **change}).identity["weights_sha256"])
     assert len(hashes) == 4
 
 
@@ -213,8 +221,8 @@ def test_a_trained_judge_is_kept_and_read_again(
     images = _all(pairs)[0]
     cache = tmp_path / "new" / "cache"
     for judge, make in (
-        (segmenter, lambda told: cached_segmenter(cache, pairs, **SEGMENTER, progress=told)),
-        (classifier, lambda told: cached_classifier(cache, labelled, **CLASSIFIER, progress=told)),
+        (segmenter, lambda told: segmented(pairs, cache, told)),
+        (classifier, lambda told: classified(labelled, cache, told)),
     ):
         told: list[Any] = []
         first = make(lambda *done, told=told: told.append(done))
@@ -225,7 +233,7 @@ def test_a_trained_judge_is_kept_and_read_again(
         assert not told and {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
         for each in (first, second):
             assert each.identity == judge.identity and torch.equal(each(images), judge(images))
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.glob("*.safetensors"))) == 2
 
 
 def _cut(path: Path) -> None:
@@ -246,44 +254,42 @@ def _foreign(path: Path) -> None:
 def test_a_damaged_file_is_trained_anew(
     tmp_path: Path, labelled: ImageStream, caplog: pytest.LogCaptureFixture, damage: Any
 ) -> None:
-    few = {**CLASSIFIER, "images": 32}
-    first = cached_classifier(tmp_path, labelled, **few)
-    (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
+    first = classified(labelled, tmp_path, images=32)
+    (path,) = tmp_path.glob("*.safetensors")
+    whole = {file: file.read_bytes() for file in tmp_path.iterdir()}
     damage(path)
     told: list[Any] = []
     with caplog.at_level(logging.WARNING):
-        again = cached_classifier(tmp_path, labelled, **few, progress=lambda *done: told.append(done))
+        again = classified(labelled, tmp_path, lambda *done: told.append(done), images=32)
     assert "damaged" in caplog.text and told and again.identity == first.identity
-    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == whole
 
 
 def test_other_arguments_are_another_file_and_one_in_its_place_is_not_used(
     tmp_path: Path, labelled: ImageStream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    few = {**CLASSIFIER, "images": 32}
-    cached_classifier(tmp_path, labelled, **few)
-    (first,) = tmp_path.iterdir()
-    other = cached_classifier(tmp_path, labelled, **few, seed=1)
-    (second,) = set(tmp_path.iterdir()) - {first}
+    classified(labelled, tmp_path, images=32)
+    (first,) = tmp_path.glob("*.safetensors")
+    other = classified(labelled, tmp_path, images=32, seed=1)
+    (second,) = set(tmp_path.glob("*.safetensors")) - {first}
     second.write_bytes(first.read_bytes())
-    again = cached_classifier(tmp_path, labelled, **few, seed=1)
-    assert "not what was recorded" in caplog.text and again.identity == other.identity
+    again = classified(labelled, tmp_path, images=32, seed=1)
+    assert "differs from the recorded one" in caplog.text and again.identity == other.identity
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_next_training(
     tmp_path: Path, labelled: ImageStream, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    judge = cached_classifier(tmp_path / "file", labelled, **{**CLASSIFIER, "images": 32})
+    judge = classified(labelled, tmp_path / "file", images=32)
     assert "could not be stored" in caplog.text and isinstance(judge, Classifier)
 
 
 def test_without_labels_nothing_can_be_trained(pairs: ImageStream, labelled: ImageStream) -> None:
     with pytest.raises(UserError, match="has no label maps"):
-        train_segmenter(labelled, **SEGMENTER)
+        segmented(labelled)
     with pytest.raises(UserError, match="has no labels"):
-        train_classifier(pairs, **CLASSIFIER)
+        classified(pairs)
 
 
 def test_first_weights_are_normal_by_fan_in_and_their_own() -> None:
