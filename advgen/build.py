@@ -232,6 +232,15 @@ class Drawer:
             noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
             return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
 
+    @property
+    def styled(self) -> bool:
+        """Whether one map has several pictures.
+
+        Raises:
+            UserError: a game that paints no maps.
+        """
+        return self._painter().styled
+
     def check_maps(self, like: Batch, styles: Mapping[int, int], tile: int | None = None) -> None:
         """Refuse what :meth:`paint` could not paint.
 

@@ -34,7 +34,13 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Paints(Protocol):
-    """A game that paints label maps, whole or in tiles, with styles at random or chosen ones."""
+    """A game that paints label maps, whole or in tiles, with styles at random or chosen ones.
+
+    Attributes:
+        styled: whether there are styles, so that one map has several pictures.
+    """
+
+    styled: bool
 
     def check_maps(
         self, networks: Mapping[str, nn.Module], progress: Progress, like: Batch, styles: Mapping[int, int]

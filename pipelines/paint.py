@@ -7,7 +7,6 @@ from pathlib import Path
 
 from advgen.config import Recipe
 from advgen.errors import UserError
-from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import parse, read_yaml
 from pipelines.terminal import console
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> int:
 
     if data.label_map_classes > MOST_CLASSES:
         raise UserError(f"{folder.path}: has {data.label_map_classes} classes, the page at most {MOST_CLASSES}.")
-    game, ignore = recipe.game, data.ignore_label
+    drawer, ignore = Drawer(recipe, folder), data.ignore_label
     easel = Easel(
         run=recipe.name,
         names=tuple(f"class {number}" for number in range(data.label_map_classes)),
@@ -51,13 +50,12 @@ def main(argv: list[str]) -> int:
         height=data.resolution,
         width=data.width or data.resolution,
         sees_instances=data.instance_maps,
-        has_styles=isinstance(game, Pix2PixHdConfig) and game.encoder_features > 0,
+        has_styles=drawer.styled,
     )
     first = None
     if given.map is not None:
         first = read_file(given.map), None if given.instances is None else read_file(given.instances)
-    drawer = Drawer(recipe, folder)
-    app = application(easel, lambda like, seed: drawer.draw(1, seed, like), first)
+    app = application(easel, lambda like, seed: drawer.paint(like, seed, {}), first)
     with listen(given.port) as place:
         console.print(f"http://{place.getsockname()[0]}:{place.getsockname()[1]}/: draw there; Ctrl-C ends it")
         serve(app, place)

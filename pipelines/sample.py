@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advgen.config import Recipe
 from advgen.errors import UserError
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import parse, read_yaml
 from pipelines.terminal import console
+
+if TYPE_CHECKING:
+    import torch
+
+    from advgen.build import Drawer
+    from advgen.game import Batch
 
 
 def main(argv: list[str]) -> int:
@@ -94,7 +101,7 @@ def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     return 0
 
 
-def _dtype(given: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _dtype(given: argparse.Namespace) -> torch.dtype:
     import torch
 
     return {"float32": torch.float32, "bf16": torch.bfloat16}[given.precision]
@@ -117,10 +124,9 @@ def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
 
     from advgen.build import Drawer
     from advgen.images import grid, save_png
-    from advgen.tools.maps import coloured, maps_of, read_maps
+    from advgen.tools.maps import coloured, maps_of
 
-    data = recipe.data
-    if not data.label_map_classes:
+    if not recipe.data.label_map_classes:
         raise UserError(f"{folder.path}: this run was not trained on label maps, so it paints none.")
     styles = _styles_of(given.style_of)
     maps = maps_of(given.label_map, given.instances)
@@ -130,15 +136,45 @@ def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     if not single and given.out.is_file():
         raise UserError(f"{given.out}: is a file. Name a folder for several pictures.")
     drawer = Drawer(recipe, folder, _dtype(given))
+    _check(recipe, drawer, [(labels, instances) for _, labels, instances in maps], styles, given)
+    if not single:
+        given.out.mkdir(parents=True, exist_ok=True)
+    rows: list[torch.Tensor] = []
+    for name, labels, instances in maps:
+        like = _read(recipe, labels, instances)
+        pictures = (drawer.paint(like, given.seed + style, styles, given.tile) for style in range(given.styles))
+        if given.sheet:
+            rows += [coloured(like, recipe.data.label_map_classes), *(each.expand(-1, 3, -1, -1) for each in pictures)]
+            continue
+        for style, picture in enumerate(pictures):
+            path = given.out if single else given.out / (f"{name}-{style}.png" if given.styles > 1 else f"{name}.png")
+            save_png(path, grid(picture, 1, given.magnify))
+    if given.sheet:
+        save_png(given.out, grid(torch.cat(rows), 1 + given.styles, given.magnify))
+    console.print(f"{given.out}: {len(maps) * given.styles} pictures")
+    return 0
 
-    def read(labels: Path, instances: Path | None):  # type: ignore[no-untyped-def]
-        return read_maps(labels, instances, classes=data.label_map_classes, ignore=data.ignore_label)
 
-    # All are looked at before the first is painted: nothing is left half done. They are read again then: a folder of
-    # large maps would not fit into memory.
+def _read(recipe: Recipe, labels: Path, instances: Path | None) -> Batch:
+    from advgen.tools.maps import read_maps
+
+    return read_maps(labels, instances, classes=recipe.data.label_map_classes, ignore=recipe.data.ignore_label)
+
+
+def _check(
+    recipe: Recipe,
+    drawer: Drawer,
+    maps: list[tuple[Path, Path | None]],
+    styles: dict[int, int],
+    given: argparse.Namespace,
+) -> None:
+    """Look at all maps before the first is painted: nothing is left half done.
+
+    They are read again then: a folder of large maps would not fit into memory.
+    """
     sizes: dict[tuple[int, ...], Path] = {}
-    for _, labels, instances in maps:
-        like = read(labels, instances)
+    for labels, instances in maps:
+        like = _read(recipe, labels, instances)
         assert like.label_map is not None
         sizes.setdefault(tuple(like.label_map.shape), labels)
         if given.sheet and len(sizes) > 1:
@@ -147,21 +183,3 @@ def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
             drawer.check_maps(like, styles, given.tile)
         except UserError as error:
             raise UserError(f"{labels}: {error}") from None
-    if not single:
-        given.out.mkdir(parents=True, exist_ok=True)
-    shown: list[torch.Tensor] = []
-    for name, labels, instances in maps:
-        like = read(labels, instances)
-        if given.sheet:
-            shown.append(coloured(like, data.label_map_classes))
-        for style in range(given.styles):
-            path = given.out if single else given.out / (f"{name}-{style}.png" if given.styles > 1 else f"{name}.png")
-            picture = drawer.paint(like, given.seed + style, styles, given.tile)
-            if given.sheet:
-                shown.append(picture.expand(-1, 3, -1, -1))
-            else:
-                save_png(path, grid(picture, 1, given.magnify))
-    if given.sheet:
-        save_png(given.out, grid(torch.cat(shown), 1 + given.styles, given.magnify))
-    console.print(f"{given.out}: {len(maps) * given.styles} pictures")
-    return 0

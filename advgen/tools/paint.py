@@ -17,16 +17,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import anyio
 import jinja2
-import numpy as np
 import python_multipart  # noqa: F401 - starlette reads forms with it, and misses it only when one comes
 import torch
 import uvicorn
 from PIL import Image
-from scipy import ndimage
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -38,6 +35,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
+from advgen.data.components import connected_parts
 from advgen.errors import UserError
 from advgen.game import Batch
 from advgen.images import grid
@@ -104,30 +102,9 @@ class Easel:
         )
         if like.instance_map is None and self.sees_instances:
             assert like.label_map is not None
-            return replace(like, instance_map=connected_parts(like.label_map))
+            parts = connected_parts(like.label_map[0].numpy())
+            return replace(like, instance_map=torch.from_numpy(parts).long()[None])
         return like
-
-
-def connected_parts(label_map: Tensor) -> Tensor:
-    """A number for each connected part of each class, from 0 on; pixels are connected over corners, too.
-
-    Args:
-        label_map: int64 [1, h, w].
-
-    Returns:
-        int64 [1, h, w].
-    """
-    labels = label_map[0].numpy()
-    parts = np.zeros(labels.shape, np.int64)
-    count = 0
-    # A class is searched where it is: few reach over the whole map.
-    for label, box in enumerate(ndimage.find_objects(labels + 1)):
-        if box is not None:
-            own = np.empty(labels[box].shape, np.int32)
-            found = cast(int, ndimage.label(labels[box] == label, structure=np.ones((3, 3)), output=own))
-            parts[box] += np.where(own, own + (count - 1), 0)
-            count += found
-    return torch.from_numpy(parts)[None]
 
 
 def application(easel: Easel, paint: Painter, first: tuple[MapFile, MapFile | None] | None = None) -> Starlette:

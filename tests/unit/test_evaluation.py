@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import runpy
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from pipelines.__main__ import main
 from tests.distributed.runs import (
     LABELLED,
     PAIRED,
+    ROOT,
     make_labelled_shards,
     make_paired_shards,
     write_images,
@@ -49,7 +51,7 @@ MAPS = {
 class Means:
     """A feature network of the tests': means over quarters of each channel."""
 
-    identity = {"name": "means"}  # noqa: RUF012
+    identity: ClassVar[dict[str, Any]] = {"name": "means"}
     dimensions = 12
 
     def __init__(self) -> None:
@@ -105,13 +107,14 @@ class Counted:
         self.evaluator = build_evaluator(recipe, RunFolder(recipe.folder))
         self.told: list[tuple[str, str, bool]] = []
         self.calls = 0
-        sample: Callable[..., Tensor] = self.evaluator.game.sample  # type: ignore[attr-defined]
+        game = cast(Any, self.evaluator.game)
+        sample: Callable[..., Tensor] = game.sample
 
         def counted(*arguments: Any) -> Tensor:
             self.calls += 1
             return sample(*arguments)
 
-        self.evaluator.game.sample = counted  # type: ignore[attr-defined]
+        game.sample = counted
 
     def run(self) -> list[dict[str, Any]]:
         def told(record: dict[str, Any], before: bool) -> None:
@@ -183,7 +186,7 @@ def test_the_frechet_distance_is_as_it_was_to_the_last_bit(here: Path, means: Me
         noise = Noise(0, ("evaluation",), torch.from_numpy(numbers))
         like = batch_of(held_out.fetch(order[numbers % len(order)], 16), torch.device("cpu"), labelled=True)
         with torch.no_grad():
-            drawn = evaluator.game.sample(networks, evaluator.timeline.at_end_of(0), noise, like)  # type: ignore
+            drawn = cast(Any, evaluator.game).sample(networks, evaluator.timeline.at_end_of(0), noise, like)
         fakes.add(means(to_bytes(drawn)))
     reference = of_reals(train, 96)
     assert found["end", "fd_lite0"] == frechet_distance(fakes, reference)
@@ -231,3 +234,25 @@ def test_a_judge_of_the_user_s(here: Path) -> None:
         torch.jit.save(torch.jit.script(Bright()), here / "judge.pt")
     records = Counted("c", metrics=("recognised",), classifier="judge.pt").run()
     assert {record["protocol"]["classifier"]["name"] for record in records} == {"torchscript"}
+
+
+def test_classes_in_their_mean_colours_are_measured_like_fakes(
+    here: Path, means: Means, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """scripts/earth_baselines.py against a loop over the same maps."""
+    monkeypatch.setattr("sys.argv", ["earth_baselines.py", "runs/p"])
+    runpy.run_path(str(ROOT / "scripts/earth_baselines.py"), run_name="__main__")
+    told = json.loads(capsys.readouterr().out)
+    evaluator = Counted("p").evaluator
+    stream = evaluator.reference.stream
+    reals = stream.fetch(np.arange(len(stream)), 16)
+    assert reals.label_map is not None
+    pixels = reals.images.transpose(0, 2, 3, 1).astype(np.float64)
+    colours = np.array([pixels[reals.label_map == number].mean(0) for number in range(4)]).round().astype(np.uint8)
+    assert told["colours"] == colours.tolist()
+    order = permutation(key_of(0, "conditions"), len(stream))
+    flat = colours[reals.label_map[order[np.arange(24) % len(order)]]].transpose(0, 3, 1, 2)
+    fakes, reference = FeatureStatistics(12), FeatureStatistics(12)
+    fakes.add(means(torch.from_numpy(flat.copy())))
+    reference.add(means(torch.from_numpy(reals.images)))
+    assert told["fd_lite0"]["value"] == pytest.approx(frechet_distance(fakes, reference), rel=1e-9)

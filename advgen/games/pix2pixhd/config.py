@@ -88,15 +88,8 @@ class Pix2PixHdConfig:
                 raise ValueError(f"{name} must be at least 1")
         for name in (
             *("global_blocks", "enhancers", "local_blocks", "encoder_features", "feature_matching_weight"),
-            *(
-                "adversarial_weight",
-                "l1_weight",
-                "perceptual_weight",
-                "global_decay_kimg",
-                "frozen_kimg",
-                "joint_decay_kimg",
-                "pool_size",
-            ),
+            *("adversarial_weight", "l1_weight", "perceptual_weight", "global_decay_kimg", "frozen_kimg"),
+            *("joint_decay_kimg", "pool_size"),
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")

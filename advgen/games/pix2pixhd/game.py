@@ -41,6 +41,7 @@ class Pix2PixHd:
 
     def __init__(self, config: Pix2PixHdConfig, spec: ImageSpec, perceptual: nn.Module | None = None) -> None:
         self.config, self.spec, self._perceptual = config, spec, perceptual
+        self.styled = config.encoder_features > 0
         if not spec.label_map_classes:
             raise UserError(
                 "game.kind: pix2pixhd paints from label maps. Set data.label_map_classes to their ids' number."

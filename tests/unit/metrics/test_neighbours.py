@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_only_what_is_asked_for_is_given_and_too_few_give_none() -> None:
 
 
 class Extractor:
-    identity = {"name": "pixels"}  # noqa: RUF012
+    identity: ClassVar[dict[str, Any]] = {"name": "pixels"}
     dimensions = 3
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

@@ -202,13 +202,20 @@ def test_shares_are_better_the_higher_and_told_by_class(tmp_path: Path):
         {**recall, "nimg": 0, "moment": "floor", "value": 0.8, "per_class": [0.81, 0.82, 0.83]},
         {**recall, "nimg": 64, "moment": "end", "value": 0.1, "per_class": [0.11, 0.12, 0.13]},
         {**recall, "nimg": 6400, "moment": "end", "value": 0.6, **classes},
+        {**recall, "name": "unknown", "nimg": 0, "moment": "floor", "value": 0.5},
         {"name": "unknown", "nimg": 64, "phase": "a", "moment": "end", "resolution": 16, "value": 1.0},
+        {"name": "style_diversity", "nimg": 64, "phase": "a", "moment": "end", "resolution": 16, "value": 0.1},
     ]
     write_lines(folder / "metrics.jsonl", lines)
     text = " ".join(re.sub("<[^>]*>", " ", write_report(folder).read_text()).split())
-    directions = ("Lower is better", "Higher is better", "Read each figure beside its floor")
+    directions = (
+        "Lower is better.",
+        "Higher is better; the floor",
+        "Read each figure beside its floor",
+        "Higher is better.",
+    )
     places = [text.index(words) for words in directions]
-    assert places == sorted(places) and [text.count(words) for words in directions] == [1, 1, 1]
+    assert places == sorted(places) and [text.count(words) for words in directions] == [1] * 4
     assert "fd_lite0 90.00" in text[: places[0]]  # the headline is the metric that was logged first
     assert "6.4 a end 0.6000 0.8000 0.75 –" in text
     assert "By class class 0 1 2 6.4 kimg 0.2500 – 0.7500 floor 0.8100 0.8200 0.8300" in text

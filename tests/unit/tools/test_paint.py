@@ -7,7 +7,7 @@ import io
 import json
 import re
 import socket
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from advgen.data.components import connected_parts
 from advgen.errors import UserError
 from advgen.game import Batch
 from advgen.tools.maps import MapFile
@@ -76,7 +77,8 @@ def test_a_map_is_painted(client: Any, painter: Painter) -> None:
     assert (pixels(answer.content) == LABELS[..., None] * 10 + 4).all()
     (like, seed), *_ = painter.seen
     assert seed == 4 and like.label_map is not None and (like.label_map[0].numpy() == LABELS).all()
-    assert like.instance_map is not None and torch.equal(like.instance_map, paint.connected_parts(like.label_map))
+    assert like.instance_map is not None
+    assert (like.instance_map[0].numpy() == connected_parts(like.label_map[0].numpy())).all()
 
 
 def test_instances_that_are_sent_are_taken(client: Any, painter: Painter) -> None:
@@ -146,7 +148,7 @@ def test_one_picture_is_painted_at_a_time() -> None:
         return torch.zeros(1, 3, 8, 12, dtype=torch.uint8)
 
     with testclient.TestClient(paint.application(EASEL, slow), base_url=HOME) as client:
-        ask: Callable[[], object] = lambda: client.post("/paint", files={"label_map": ("m.png", png(LABELS))})  # noqa: E731
+        ask = partial(client.post, "/paint", files={"label_map": ("m.png", png(LABELS))})
         threads = [threading.Thread(target=ask) for _ in range(5)]
         for thread in threads:
             thread.start()
@@ -243,31 +245,3 @@ def test_a_port_in_use_is_told() -> None:
         paint.listen(70000)
     with paint.listen(0) as own:
         assert own.getsockname()[0] == "127.0.0.1"
-
-
-# -- instances --------------------------------------------------------------------------------------------------------
-def test_connected_parts_are_numbered_by_class() -> None:
-    labels = torch.tensor([[[0, 0, 5, 0], [5, 0, 0, 5], [0, 5, 0, 0], [5, 0, 0, 2]]])
-    # By hand: over corners 0 is connected as a whole; of the fives two parts stand alone.
-    expected = torch.tensor([[[0, 0, 2, 0], [3, 0, 0, 2], [0, 3, 0, 0], [3, 0, 0, 1]]])
-    found = paint.connected_parts(labels)
-    assert found.dtype == torch.int64 and torch.equal(found, expected)
-
-
-def test_connected_parts_agree_with_a_search() -> None:
-    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (1, 20, 30)))
-    found = paint.connected_parts(labels)
-    number: dict[tuple[int, int], int] = {}
-    for start in np.ndindex(20, 30):
-        if start in number:
-            continue
-        count, waiting = len(set(number.values())), [start]
-        while waiting:
-            y, x = waiting.pop()
-            if (y, x) in number or not (0 <= y < 20 and 0 <= x < 30) or labels[0, y, x] != labels[0, *start]:
-                continue
-            number[y, x] = count
-            waiting += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-    pairs = {(number[place], int(found[0, *place])) for place in number}
-    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
-    assert sorted(b for _, b in pairs) == list(range(len(pairs)))
