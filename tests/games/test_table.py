@@ -34,6 +34,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gan mlp": ("gan", {"architecture": "mlp", "hidden": 16, "gp_weight": 1.0, "drift": 0.1}, {}),
     "gan r3gan with ada": ("gan", {"loss": "relativistic", "r2_gamma": 1.0, "spectral_norm": True, "augment": ADA}, {}),
     "pix2pixhd global": ("pix2pixhd", {"enhancers": 0, "encoder_features": 0, "pool_size": 0}, {}),
+    "pix2pixhd layer norm": ("pix2pixhd", {"norm": "layer"}, {}),
     "progan classifier": ("progan", {"conditioning": "classifier"}, LABELLED),
     "progan projection": ("progan", {"conditioning": "projection", "loss": {"kind": "hinge", "r1_every": 2}}, LABELLED),
 }

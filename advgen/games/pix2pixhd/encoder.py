@@ -64,7 +64,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Pix2PixHdConfig, channels: int = 3) -> None:
         super().__init__()
         self.multiple = 1 << config.encoder_downsamplings
-        self.trunk = hourglass(channels, config.nef, config.encoder_downsamplings, blocks=0)
+        self.trunk = hourglass(channels, config.nef, config.encoder_downsamplings, blocks=0, norm=config.norm)
         self.to_features = to_image(config.nef, config.encoder_features)
         initialize(self)
 

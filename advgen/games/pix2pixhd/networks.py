@@ -1,7 +1,8 @@
 """Coarse-to-fine generator and multi-scale discriminators (Wang et al. 2017, sections 3.1 and 3.2; released code).
 
-No convolution before an instance norm has a bias: the norm takes it out again, so that its gradient is 0 but for
-rounding, on which Adam would walk. Weights begin at N(0, 0.02), the few biases at 0.
+No convolution before a norm has a bias: an instance norm takes it out again, so that its gradient is 0 but for
+rounding, on which Adam would walk, and a layer norm has one of its own. Weights of convolutions begin at N(0, 0.02),
+biases at 0.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advgen.errors import UserError
-from advgen.games.pix2pixhd.config import Pix2PixHdConfig
+from advgen.games.pix2pixhd.config import Norm, Pix2PixHdConfig
 
 
 def initialize(network: nn.Module) -> None:
@@ -55,26 +56,32 @@ def padded(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, below), mode="reflect") if below or right else x
 
 
-def normalized(conv: nn.Module, channels: int) -> nn.Sequential:
-    """A convolution, instance norm and rectifier."""
-    return nn.Sequential(conv, nn.InstanceNorm2d(channels), nn.ReLU(inplace=True))
+def normalization(norm: Norm, channels: int) -> nn.Module:
+    """Instance norm: each channel of an image by its own statistics, so that nothing is left of what is the same all
+    over the picture. Layer norm: all channels by statistics in common, then each with a learned scale and offset."""
+    return nn.InstanceNorm2d(channels) if norm == "instance" else nn.GroupNorm(1, channels)
 
 
-def wide(inputs: int, outputs: int) -> nn.Sequential:
+def normalized(conv: nn.Module, channels: int, norm: Norm) -> nn.Sequential:
+    """A convolution, a norm and rectifier."""
+    return nn.Sequential(conv, normalization(norm, channels), nn.ReLU(inplace=True))
+
+
+def wide(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
     """A 7x7 convolution that keeps the size."""
     conv = nn.Conv2d(inputs, outputs, 7, padding=3, padding_mode="reflect", bias=False)
-    return normalized(conv, outputs)
+    return normalized(conv, outputs, norm)
 
 
-def down(inputs: int, outputs: int) -> nn.Sequential:
+def down(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
     """A 3x3 convolution that halves the size."""
-    return normalized(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), outputs)
+    return normalized(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), outputs, norm)
 
 
-def up(inputs: int, outputs: int) -> nn.Sequential:
+def up(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
     """A transposed 3x3 convolution that doubles the size."""
     conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
-    return normalized(conv, outputs)
+    return normalized(conv, outputs, norm)
 
 
 def to_image(inputs: int, outputs: int) -> nn.Sequential:
@@ -85,10 +92,10 @@ def to_image(inputs: int, outputs: int) -> nn.Sequential:
 class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), with 3x3 convolutions."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
-        self.conv0 = normalized(self._conv(channels), channels)
-        self.conv1 = nn.Sequential(self._conv(channels), nn.InstanceNorm2d(channels))
+        self.conv0 = normalized(self._conv(channels), channels, norm)
+        self.conv1 = nn.Sequential(self._conv(channels), normalization(norm, channels))
 
     @staticmethod
     def _conv(channels: int) -> nn.Conv2d:
@@ -99,17 +106,17 @@ class ResidualBlock(nn.Module):
         return x + self.conv1(self.conv0(x))
 
 
-def hourglass(inputs: int, width: int, downsamplings: int, blocks: int) -> nn.Sequential:
+def hourglass(inputs: int, width: int, downsamplings: int, blocks: int, norm: Norm) -> nn.Sequential:
     """[n, inputs, h, w] to [n, width, h, w], by way of width 2^downsamplings channels at the coarsest level.
 
     The sides must be multiples of 2^downsamplings.
     """
     pairs = [(width << level, width << (level + 1)) for level in range(downsamplings)]
     return nn.Sequential(
-        wide(inputs, width),
-        *(down(a, b) for a, b in pairs),
-        *(ResidualBlock(width << downsamplings) for _ in range(blocks)),
-        *(up(b, a) for a, b in reversed(pairs)),
+        wide(inputs, width, norm),
+        *(down(a, b, norm) for a, b in pairs),
+        *(ResidualBlock(width << downsamplings, norm) for _ in range(blocks)),
+        *(up(b, a, norm) for a, b in reversed(pairs)),
     )
 
 
@@ -118,7 +125,7 @@ class GlobalGenerator(nn.Module):
 
     def __init__(self, config: Pix2PixHdConfig, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.trunk = hourglass(inputs, config.ngf, config.downsamplings, config.global_blocks)
+        self.trunk = hourglass(inputs, config.ngf, config.downsamplings, config.global_blocks, config.norm)
         self.to_image = to_image(config.ngf, outputs)
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -131,9 +138,10 @@ class LocalEnhancer(nn.Module):
 
     def __init__(self, config: Pix2PixHdConfig, number: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        width = config.ngf >> number
-        self.down = nn.Sequential(wide(inputs, width), down(width, 2 * width))
-        self.body = nn.Sequential(*(ResidualBlock(2 * width) for _ in range(config.local_blocks)), up(2 * width, width))
+        width, norm = config.ngf >> number, config.norm
+        self.down = nn.Sequential(wide(inputs, width, norm), down(width, 2 * width, norm))
+        blocks = (ResidualBlock(2 * width, norm) for _ in range(config.local_blocks))
+        self.body = nn.Sequential(*blocks, up(2 * width, width, norm))
         self.to_image = to_image(width, outputs)
 
     def forward(self, condition: Tensor, coarse: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from advgen.data import earth as room
 from advgen.data.config import EarthTiles
-from advgen.data.earth import Crop, Earth, Split, cut_tiles, is_held_out, load_earth, prepare_earth, runs
+from advgen.data.earth import LAKES_MIX, Crop, Earth, Split, cut_tiles, is_held_out, load_earth, prepare_earth, runs
 from advgen.data.earth_maps import label_map
 from advgen.data.sources import open_source
 from advgen.errors import UserError
@@ -36,7 +36,7 @@ def test_tiles_do_not_depend_on_the_other_split(earth: Earth, split: Split) -> N
     pixels = np.array(earth.picture)
     foreign = np.array([is_held_out(-180 + (x + 0.5) / 15) == (split == "train") for x in range(pixels.shape[1])])
     pixels[:, foreign] = np.random.RandomState(0).randint(0, 256, pixels[:, foreign].shape)
-    changed = Earth(Image.fromarray(pixels), earth.land, earth.ice)
+    changed = Earth(Image.fromarray(pixels), earth.land, earth.ice, earth.lake)
     pairs = zip(cut_tiles(earth, split, 120, 16), cut_tiles(changed, split, 120, 16), strict=True)
     for (crop, tile), (_, other) in pairs:
         assert (np.asarray(tile) == np.asarray(other)).all()
@@ -62,6 +62,9 @@ def test_mix_of_coast_land_sea_and_ice(earth: Earth) -> None:
         flat = "sea" if land < 0.02 else "land" if land > 0.98 else "coast"
         kinds["ice" if inside(white, crop) >= 0.25 else flat] += 1
     assert list(kinds.values()) == pytest.approx([65, 22, 8, 5], abs=2)
+    shares = [inside(earth.lake, crop) for crop, _ in cut_tiles(earth, "train", 100, 8, LAKES_MIX)]
+    assert sum(share >= 0.01 for share in shares) == pytest.approx(30, abs=3)
+    assert not (earth.lake & earth.land).any()
 
 
 def test_prepared_once_whole_and_only_with_these_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +115,7 @@ def test_maps_are_the_masks_of_the_tiles_place(tmp_path: Path) -> None:
         samples = [[np.asarray(Image.open(BytesIO(read(file)))) for file in item.files] for item in source.items]
     with gzip.open(room._folder() / "lsmask_1.25min_i.bin") as file:
         mask = np.frombuffer(file.read(), np.uint8).reshape(8640, 17280)
-    crops = [crop for crop, _ in cut_tiles(load_earth(), "held_out", 30, 32)]
+    crops = [crop for crop, _ in cut_tiles(load_earth(), "held_out", 30, 32, LAKES_MIX)]
     for crop, (_, labels, instances) in zip(crops, samples, strict=True):
         for i, j in ((0, 0), (3, 30), (17, 5), (31, 31)):
             north = crop.north - (i + 0.5) / 32 * crop.height
@@ -132,7 +135,7 @@ def test_maps_are_the_masks_of_the_tiles_place(tmp_path: Path) -> None:
     assert pixels[2] > pixels[0] + 20  # the sea is blue: picture and map lie on one another
     assert {int(i) for _, labels, _ in samples for i in np.unique(labels)} == {0, 1, 2}
 
-    with pytest.raises(UserError, match="lakes of 16 pixels or more', now None"):
+    with pytest.raises(UserError, match="lakes of 16 pixels or more in 30% of tiles', now None"):
         prepare_earth(EarthTiles(path=config.path, split="held_out", tiles=30, resolution=32))
     (tmp_path / "tiles" / "labels" / "03.png").unlink()
     with pytest.raises(UserError, match="labels: holds 29 tiles instead of 30"):
