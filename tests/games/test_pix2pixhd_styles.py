@@ -102,6 +102,21 @@ def test_draws_come_from_the_instance_s_class() -> None:
     assert not torch.equal(styles(instances, classes, noise(4))[:, 0], drawn)
 
 
+def test_centres_are_drawn_alike_or_as_their_clusters_are_large() -> None:
+    rows = torch.tensor([[10.0]] * 9 + [[20.0]] * 3 + [[30.0]] * 4)
+    classes = torch.tensor([1] * 12 + [0] * 4)
+    instances = find_instances(torch.arange(4000).reshape(1, 40, 100))
+    for draws, expected in (("uniform", 0.5), ("proportional", 0.75)):
+        styles = Styles(Pix2PixHdConfig(styles=3, encoder_features=1, style_draws=draws), classes=2)  # type: ignore[arg-type]
+        styles.fit(classes, rows, seed=0)
+        drawn = styles(instances, torch.ones(4000, dtype=torch.int64), noise(3))[:, 0]
+        assert set(drawn.tolist()) == {10.0, 20.0}
+        assert (drawn == 10.0).double().mean().item() == pytest.approx(expected, abs=0.03)  # 4 deviations
+        assert set(styles(instances, torch.zeros(4000, dtype=torch.int64), noise(3)).flatten().tolist()) == {30.0}
+        cast = styles.to(torch.bfloat16)  # as `advgen sample --precision bf16` does
+        assert torch.equal(cast(instances, torch.ones(4000, dtype=torch.int64), noise(3))[:, 0].float(), drawn)
+
+
 def test_an_instance_keeps_its_style_whatever_else_is_in_the_map() -> None:
     styles = filled()
 

@@ -50,6 +50,8 @@ class Pix2PixHdConfig:
     """Halvings in the encoder."""
     styles: int = 10
     """Clusters of instance features a class, of which samples are drawn."""
+    style_draws: Literal["uniform", "proportional"] = "uniform"
+    """Whether all clusters are equally likely, as in the paper, or as the instances that they were made of."""
     adversarial_weight: float = 1.0
     """Weight of the generator's least squares; 0 with feature_matching_weight 0 trains no discriminators."""
     l1_weight: float = 0.0

@@ -88,15 +88,20 @@ class Styles(nn.Module):
     Attributes:
         centres: float32 [classes, k, f].
         counts: int64 [classes]: how many centres a class has, at most k; 0 before :meth:`fit`, and for classes unseen.
+        ends: int64 [classes, k]: tickets of a centre and those before it; each has one, or as many as its cluster has
+            instances (``style_draws``).
     """
 
     centres: Tensor
     counts: Tensor
+    ends: Tensor
 
     def __init__(self, config: Pix2PixHdConfig, classes: int) -> None:
         super().__init__()
+        self._uniform = config.style_draws == "uniform"
         self.register_buffer("centres", torch.zeros(classes, config.styles, config.encoder_features))
         self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("ends", torch.zeros(classes, config.styles, dtype=torch.int64))
 
     @torch.no_grad()
     def fit(self, classes: Tensor, rows: Tensor, seed: int, starts: int = 10) -> None:
@@ -110,6 +115,7 @@ class Styles(nn.Module):
         """
         self.centres.zero_()
         self.counts.zero_()
+        self.ends.zero_()
         for label in range(len(self.counts)):
             # On the CPU in float64: the same clusters on any machine. The order of the points does not matter either.
             own = rows[classes == label].double().cpu()
@@ -123,6 +129,10 @@ class Styles(nn.Module):
             centres, _ = min(found, key=lambda result: result[1])
             self.centres[label, :count] = centres.to(self.centres)
             self.counts[label] = count
+            sizes = squared_distances(points, centres).argmin(dim=1).bincount(minlength=count)
+            tickets = torch.ones_like(sizes) if self._uniform else sizes
+            self.ends[label] = int(tickets.sum())
+            self.ends[label, :count] = tickets.cumsum(0).to(self.ends)
 
     def check(self, instances: Instances, classes: Tensor, chosen: Mapping[int, int]) -> None:
         """Refuse choices that :meth:`forward` could not follow.
@@ -166,7 +176,9 @@ class Styles(nn.Module):
         # the image: who adds one to a map, or takes one away, finds the others as they were.
         positions = (noise.positions[instances.images] << 32) + instances.ids
         draws = replace(noise, positions=positions, dtype=None).uniform("styles")
-        picks = torch.minimum((draws * counts).long(), (counts - 1).clamp(min=0))
+        ends = self.ends[classes]
+        picks = ((draws * ends[:, -1]).long()[:, None] >= ends).sum(dim=1)
+        picks = torch.minimum(picks, (counts - 1).clamp(min=0))
         for number, style in (chosen or {}).items():
             picks = torch.where(instances.ids == number, style, picks)
         return torch.where(counts[:, None] > 0, self.centres[classes, picks], 0.0)
