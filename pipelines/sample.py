@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         type=int,
         metavar="PIXELS",
         help="where memory is short: paint maps in tiles of so many pixels a side that overlap by a quarter; a network "
-        "with instance norm paints a tile otherwise than it would paint that part of the whole",
+        "with instance or layer norm paints a tile otherwise than it would paint that part of the whole",
     )
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of the networks")
     given = parser.parse_args(argv)

@@ -1,8 +1,8 @@
 """Pictures painted in overlapping tiles, for sizes whose activations do not fit into memory at once.
 
-A network whose every pixel depended on its surroundings alone would paint the same picture. One with instance norm does
-not: each tile is normalised by its own statistics, so that colours may drift from one to the next. The overlap hides
-the seam and not the drift.
+A network whose every pixel depended on its surroundings alone would paint the same picture. One with instance or
+layer norm does not: each tile is normalised by its own statistics, so that colours may drift from one to the next. The
+overlap hides the seam and not the drift.
 """
 
 from __future__ import annotations
