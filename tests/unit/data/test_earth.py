@@ -65,6 +65,8 @@ def test_mix_of_coast_land_sea_and_ice(earth: Earth) -> None:
     shares = [inside(earth.lake, crop) for crop, _ in cut_tiles(earth, "train", 100, 8, LAKES_MIX)]
     assert sum(share >= 0.01 for share in shares) == pytest.approx(30, abs=3)
     assert not (earth.lake & earth.land).any()
+    relief = EarthTiles(path="tiles", split="train", picture="shaded_relief", maps=True)
+    assert room._mix(relief) is room.MIX, "it shows no lakes"
 
 
 def test_prepared_once_whole_and_only_with_these_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +137,7 @@ def test_maps_are_the_masks_of_the_tiles_place(tmp_path: Path) -> None:
     assert pixels[2] > pixels[0] + 20  # the sea is blue: picture and map lie on one another
     assert {int(i) for _, labels, _ in samples for i in np.unique(labels)} == {0, 1, 2}
 
-    with pytest.raises(UserError, match="lakes of 16 pixels or more in 30% of tiles', now None"):
+    with pytest.raises(UserError, match="30% of tiles chosen for them', now None"):
         prepare_earth(EarthTiles(path=config.path, split="held_out", tiles=30, resolution=32))
     (tmp_path / "tiles" / "labels" / "03.png").unlink()
     with pytest.raises(UserError, match="labels: holds 29 tiles instead of 30"):
