@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -248,12 +248,12 @@ class Drawer:
         Raises:
             UserError: none were held out, or there are no such shards.
         """
-        held_out = recipe.data.held_out
-        if shards is None and held_out is None:
-            raise UserError("This run held no images out (data.held_out). Name shards of some: --images SHARDS.")
-        place = shards or cast(Any, held_out).shards
+        if shards is None:
+            if recipe.data.held_out is None:
+                raise UserError("This run held no images out (data.held_out). Name shards of some: --images SHARDS.")
+            shards = recipe.data.held_out.shards
         positions = np.arange(seed * count, (seed + 1) * count)
-        samples = open_stream(recipe, place).read(positions, self._progress.phase.resolution)
+        samples = open_stream(recipe, shards).read(positions, self._progress.phase.resolution)
         batch = batch_of(samples, torch.device("cpu"), labelled=recipe.data.classes > 0)
         return replace(batch, images=batch.images.to(self._dtype))
 
