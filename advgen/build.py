@@ -6,13 +6,15 @@ import copy
 import importlib
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
-from advgen.capabilities import Paints, Samples
+from advgen.capabilities import Encodes, Paints, Reconstructs, Samples
 from advgen.config import Recipe, method_of
 from advgen.data.mixed import MixedStream
 from advgen.data.places import remote_of
@@ -37,9 +39,11 @@ from advgen.seeds import Noise, key_of
 from advgen.strict_config import dump_yaml, plain
 from advgen.tools.tiles import check_tile, tiled
 from advgen.trainer import Reading, Setting, Trainer
+from advgen.turns import batch_of
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
+    "ali": ("advgen.games.ali.game", "Ali"),
     "cgan": ("advgen.games.cgan.game", "CGan"),
     "gan": ("advgen.games.gan.game", "Gan"),
     "pix2pixhd": ("advgen.games.pix2pixhd.game", "Pix2PixHd"),
@@ -231,6 +235,65 @@ class Drawer:
         with torch.no_grad():
             noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
             return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
+
+    def reals(self, recipe: Recipe, shards: str | None, count: int, seed: int) -> Batch:
+        """``count`` real images that were held out, other ones for each seed.
+
+        Args:
+            recipe: the run's.
+            shards: a folder of others; None for those of the recipe.
+            count: how many.
+            seed: which.
+
+        Raises:
+            UserError: none were held out, or there are no such shards.
+        """
+        if shards is None:
+            if recipe.data.held_out is None:
+                raise UserError("This run held no images out (data.held_out). Name shards of some: --images SHARDS.")
+            shards = recipe.data.held_out.shards
+        positions = np.arange(seed * count, (seed + 1) * count)
+        samples = open_stream(recipe, shards).read(positions, self._progress.phase.resolution)
+        batch = batch_of(samples, torch.device("cpu"), labelled=recipe.data.classes > 0)
+        return replace(batch, images=batch.images.to(self._dtype))
+
+    def reconstruct(self, real: Batch, seed: int) -> torch.Tensor:
+        """Each image and, behind it, what the networks make of it: uint8 [2 n, c, h, w].
+
+        Raises:
+            UserError: a game that reconstructs nothing.
+        """
+        if not isinstance(self._game, Reconstructs):
+            raise UserError("--reconstruct: this run's game has no encoder. Train one that has: game.kind ali.")
+        with torch.no_grad():
+            noise = Noise(seed, ("draw",), torch.arange(len(real.images)), self._dtype)
+            again = self._game.reconstruct(self._networks, self._progress, real, noise)
+        return to_bytes(torch.stack((real.images, again), dim=1).flatten(0, 1))
+
+    def interpolate(self, real: Batch, steps: int, seed: int) -> torch.Tensor:
+        """Ways from image 2 k to image 2 k + 1, straight in the space of latents: uint8 [n / 2 (steps + 2), c, h, w].
+
+        Args:
+            real: an even number of images.
+            steps: images on a way, the reconstructions of both ends included; those nearer to an end have its label.
+            seed: of the latents, where they are drawn.
+
+        Raises:
+            UserError: a game that encodes nothing.
+        """
+        if not isinstance(self._game, Encodes):
+            raise UserError("--interpolate: this run's game has no encoder. Train one that has: game.kind ali.")
+        rows = torch.arange(len(real.images))
+        with torch.no_grad():
+            noise = Noise(seed, ("draw",), rows, self._dtype)
+            latents = self._game.encode(self._networks, self._progress, real, noise)
+            ways = [real.images[::2]]
+            for weight in torch.linspace(0, 1, steps).tolist():
+                between = torch.lerp(latents[::2], latents[1::2], weight)
+                near = real.strided(0 if weight < 0.5 else 1, 2)
+                ways.append(self._game.decode(self._networks, self._progress, between, near))
+            ways.append(real.images[1::2])
+        return to_bytes(torch.stack(ways, dim=1).flatten(0, 1))
 
     @property
     def styled(self) -> bool:

@@ -88,6 +88,61 @@ class Recomputes(Protocol):
 
 
 @runtime_checkable
+class Encodes(Protocol):
+    """A game that finds latents of images, and images of latents."""
+
+    def encode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
+    ) -> Tensor:
+        """Latents of images: float [n, latents].
+
+        Args:
+            networks: by name, averages in their networks' places.
+            progress: where the run stands.
+            images: with labels, where the game takes them.
+            noise: a row an image, of latents that are drawn; None: their means.
+        """
+        ...
+
+    def decode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
+    ) -> Tensor:
+        """Images of latents: float [n, c, r, w], nominally in [-1, 1]; with the labels of ``like``."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A game that makes images anew of what it finds in them."""
+
+    def reconstruct(
+        self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
+    ) -> Tensor:
+        """Images again: float [n, c, r, w], nominally in [-1, 1]; arguments as of :meth:`Encodes.encode`."""
+        ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A game that takes statistics of the data before a run's first step.
+
+    Attributes:
+        beginning_images: how many images it is shown; may be 0.
+    """
+
+    beginning_images: int
+
+    def begin(self, networks: Mapping[str, nn.Module], batches: Iterator[Batch]) -> None:
+        """Set parameters and buffers of the networks, the same on every rank; averages begin with them.
+
+        Args:
+            networks: by name, as they were initialised.
+            batches: whole batches of the first phase from the beginning of the stream, the same on every rank.
+        """
+        ...
+
+
+@runtime_checkable
 class Concludes(Protocol):
     """A game that takes statistics of the data when a phase has ended, before its checkpoint is written.
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator
 
 from advgen.data.config import DataConfig
+from advgen.games.ali.config import AliConfig
 from advgen.games.cgan.config import CGanConfig
 from advgen.games.gan.config import GanConfig
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
@@ -47,7 +48,7 @@ class Recipe:
 
     name: str
     """Name of the run and of its folder."""
-    game: Annotated[CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
+    game: Annotated[AliConfig | CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
     """The method."""
     data: DataConfig
     """The images."""

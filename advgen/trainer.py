@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advgen.capabilities import Concludes
+from advgen.capabilities import Begins, Concludes
 from advgen.clock import Clock, Stopwatch
 from advgen.data.loader import Loader
 from advgen.data.parts import Replaced
@@ -167,6 +167,7 @@ class Trainer:
             return
         for log in self._logs.values():
             log.cut(0)
+        self._begin()
         if self.world.main:
             self._pictures.reals()
         self._draw(self.timeline.at_start_of(0), "start")
@@ -207,19 +208,26 @@ class Trainer:
             self._written()
         return not asked or self.timeline.done(self.clock)
 
+    def _begin(self) -> None:
+        """Let the game take what it takes of the data before the first step."""
+        if isinstance(self.game, Begins):
+            self.game.begin(self.networks, self._shown(0, self.game.beginning_images))
+            for average, network in self._table.averages:
+                network.load_state_dict(self.networks[average.of].state_dict())
+
     def _conclude(self, index: int) -> None:
         """Let the game take what it takes of the data at the end of a phase."""
-        if not isinstance(self.game, Concludes):
-            return
-        phase, count = self.timeline.phases[index], self.game.concluding_images
+        if isinstance(self.game, Concludes):
+            batches = self._shown(index, self.game.concluding_images)
+            self.game.conclude(self.networks, self.timeline.at_end_of(index), batches)
 
-        def batches() -> Iterator[Batch]:
-            for start in range(0, count, phase.batch_size):
-                self._watchdog.beat()
-                positions = np.arange(start, min(start + phase.batch_size, count))
-                yield self._table.batch(self.stream.read(positions, phase.resolution))
-
-        self.game.conclude(self.networks, self.timeline.at_end_of(index), batches())
+    def _shown(self, index: int, count: int) -> Iterator[Batch]:
+        """Whole batches of a phase from the beginning of the stream, the same on every rank."""
+        phase = self.timeline.phases[index]
+        for start in range(0, count, phase.batch_size):
+            self._watchdog.beat()
+            positions = np.arange(start, min(start + phase.batch_size, count))
+            yield self._table.batch(self.stream.read(positions, phase.resolution))
 
     def _loader(self, index: int, watch: Watch) -> Loader:
         def told(bad: Replaced) -> None:

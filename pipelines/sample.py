@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="advgen sample",
         description="Draw images from a run's newest checkpoint (moving averages): a grid, by class where the run has "
-        "classes, or pictures painted from label maps.",
+        "classes, or pictures painted from label maps, or what the networks make of real images.",
     )
     parser.add_argument("run", type=Path, help="run folder, such as runs/NAME")
     parser.add_argument("out", type=Path, help="PNG file to write; a folder for several maps or styles")
@@ -34,6 +34,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--magnify", type=int, default=1, help="each pixel becomes a square of so many")
     parser.add_argument("--classes", type=int, nargs="+", help="only these, one a column in turn; else all, in turn")
+    real = parser.add_mutually_exclusive_group()
+    real.add_argument("--reconstruct", action="store_true", help="held-out images, each beside its reconstruction")
+    real.add_argument(
+        "--interpolate",
+        action="store_true",
+        help="each row: a held-out image, a way to another one in the space of latents, that other one",
+    )
+    parser.add_argument("--images", metavar="SHARDS", help="for these two: shards of images instead of data.held_out")
     parser.add_argument("--label-map", type=Path, help="paint this map (ids in grey or palette), or all of a folder")
     parser.add_argument("--instances", type=Path, help="its instance map, or the folder of theirs")
     parser.add_argument("--styles", type=int, default=1, help="so many pictures of each map")
@@ -65,6 +73,10 @@ def main(argv: list[str]) -> int:
     if given.label_map is None and (given.instances or given.style_of or given.tile or given.sheet):
         raise UserError("--instances, --style-of, --tile and --sheet go with --label-map. Name one, too.")
 
+    if given.reconstruct or given.interpolate:
+        return _of_reals(recipe, folder, given)
+    if given.images:
+        raise UserError("--images goes with --reconstruct or --interpolate. Name one, too.")
     if given.label_map is not None:
         return _paint(recipe, folder, given)
     if recipe.data.label_map_classes:
@@ -98,6 +110,31 @@ def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     images = Drawer(recipe, folder, _dtype(given)).draw(count, given.seed, like)
     save_png(given.out, grid(images, given.columns, given.magnify))
     console.print(f"{given.out}: {count} samples")
+    return 0
+
+
+def _of_reals(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
+    from advgen.build import Drawer
+    from advgen.images import grid, save_png
+
+    if given.label_map is not None or given.classes:
+        raise UserError("--reconstruct and --interpolate start from real images: leave --label-map and --classes out.")
+    if given.reconstruct and given.columns % 2:
+        raise UserError("--reconstruct: --columns must be even, as each image stands beside its reconstruction.")
+    if given.interpolate and given.columns < 4:
+        raise UserError("--interpolate: --columns must be at least 4, two images and the reconstructions of both.")
+    if given.seed < 0:
+        raise UserError("--seed must be at least 0.")
+    drawer = Drawer(recipe, folder, _dtype(given))
+    if given.reconstruct:
+        count = given.rows * given.columns // 2
+        images = drawer.reconstruct(drawer.reals(recipe, given.images, count, given.seed), given.seed)
+    else:
+        count = 2 * given.rows
+        real = drawer.reals(recipe, given.images, count, given.seed)
+        images = drawer.interpolate(real, given.columns - 2, given.seed)
+    save_png(given.out, grid(images, given.columns, given.magnify))
+    console.print(f"{given.out}: of {count} images")
     return 0
 
 

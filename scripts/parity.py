@@ -30,6 +30,17 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 GAMES: dict[str, dict[str, Any]] = {
+    "ali": {
+        "kind": "ali",
+        "architecture": "small",
+        "latent_size": 8,
+        "width": 0.1,
+        "dropout": 0.1,
+        "conditional": True,
+        "log_odds_images": 40,
+        "batch_size": 16,
+        "total_kimg": 0.32,
+    },
     "cgan": {
         "kind": "cgan",
         "latent_size": 8,
@@ -71,6 +82,7 @@ GAMES: dict[str, dict[str, Any]] = {
 # With 1e-3 it meets a kink of a rectifier (7e-5 in float32, 4e-16 in float64).
 GAMES["progan-projection"] = {**GAMES["progan"], "conditioning": "projection", "learning_rate": 3e-4}
 PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
+    "ali": {False: {}},
     "cgan": {False: {}},
     "gan": {True: {"r1_gamma": 10.0, "r1_every": 2}, False: {"r1_gamma": 0.0}},
     "pix2pixhd": {False: {}},
@@ -84,6 +96,7 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
 # near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there. So
 # does the kink of pix2pixhd's feature matching, whose phases are cut where none is met.)
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
+    "ali": {False: {}},
     "cgan": {False: {}},
     "gan": {False: {}},
     "pix2pixhd": {
@@ -128,7 +141,7 @@ class Case:
         path = folder / f"{prefix}-{self.name}.yaml"
         training = {"engine": self.engine, "accumulation": self.accumulation}
         changes = {f"training__{key}": value for key, value in training.items()}
-        data = {"cgan": LABELLED, "pix2pixhd": PAIRED, "progan-projection": LABELLED}
+        data = {"ali": LABELLED, "cgan": LABELLED, "pix2pixhd": PAIRED, "progan-projection": LABELLED}
         changes.update(data.get(self.game, {}))
         small = {"training__sample_rows": 1, "training__sample_columns": 1, "training__log_every_steps": 1}
         return write_recipe(path, name=f"{prefix}-{self.name}", game=game, **changes, **small)

@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_paired_shards(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, data in (("cgan", LABELLED), ("pix2pixhd", PAIRED)):
+        for name, data in (("ali", LABELLED), ("cgan", LABELLED), ("pix2pixhd", PAIRED)):
             recipe = write_recipe(folder / f"{name}.yaml", name=name, game=GAME_SETTINGS[name], **data, **SMALL)
             assert play(recipe, None)
     return folder
@@ -45,6 +45,21 @@ def test_classes_in_turn_or_those_that_are_asked_for(place: Path, monkeypatch: p
     assert whole.shape == (32, 32, 3) and (whole == pixels(place / "both.png")).all()
     # The second column is of class 1 in both pictures, the first of class 0 in one of them.
     assert (whole[:, 16:] == ones[:, 16:]).all() and (whole[:, :16] != ones[:, :16]).any()
+
+
+def test_real_images_beside_what_is_made_of_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    size = ("--rows", "2", "--images", "labelled")
+    assert main(["sample", "runs/ali", "again.png", "--reconstruct", "--columns", "2", *size]) == 0
+    assert main(["sample", "runs/ali", "others.png", "--reconstruct", "--columns", "2", *size, "--seed", "1"]) == 0
+    assert main(["sample", "runs/ali", "way.png", "--interpolate", "--columns", "5", "--rows", "1", *size[2:]]) == 0
+    again, others, way = (pixels(place / f"{name}.png") for name in ("again", "others", "way"))
+    assert again.shape == (32, 32, 3) and way.shape == (16, 80, 3)
+    first, *between, second = np.split(way, 5, axis=1)
+    # The same two images are the ends of the way; both ends of what lies between are their reconstructions.
+    assert (first == again[:16, :16]).all() and (second == again[16:, :16]).all()
+    assert (between[0] == again[:16, 16:]).all() and (between[2] == again[16:, 16:]).all()
+    assert (again[:, :16] != others[:, :16]).any()
 
 
 def test_maps_are_painted_in_styles(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +214,12 @@ def test_what_does_not_fit_is_refused(place: Path, monkeypatch: pytest.MonkeyPat
         ([*whole, "--style-of", "903=2"], "which has the styles 0 to 1, and no 2"),
         ([*whole, "--tile", "7"], "tiles of 7 pixels are too small for this network: take at least 8"),
         ([three, *whole[1:]], "The checkpoint does not fit the recipe's network 'generator'"),
+        (["runs/cgan", "no.png", "--reconstruct", "--images", "labelled"], "has no encoder"),
+        (["runs/cgan", "no.png", "--interpolate", "--images", "labelled"], "has no encoder"),
+        (["runs/ali", "no.png", "--reconstruct"], "held no images out (data.held_out)"),
+        (["runs/ali", "no.png", "--reconstruct", "--columns", "3"], "--columns must be even"),
+        (["runs/ali", "no.png", "--interpolate", "--columns", "3"], "--columns must be at least 4"),
+        (["runs/ali", "no.png", "--images", "labelled"], "goes with --reconstruct or --interpolate"),
         (["runs/cgan", "no.png", "--styles", "0"], "must be at least 1"),
     ):
         assert main(["sample", *arguments]) == 2, arguments

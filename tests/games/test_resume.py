@@ -29,6 +29,17 @@ from tests.distributed.runs import (
 )
 
 GAME_SETTINGS: dict[str, dict[str, Any]] = {
+    "ali": {
+        "kind": "ali",
+        "architecture": "small",
+        "latent_size": 6,
+        "width": 0.06,
+        "dropout": 0.1,
+        "conditional": True,
+        "log_odds_images": 20,
+        "batch_size": 8,
+        "total_kimg": 0.08,
+    },
     "cgan": {
         "kind": "cgan",
         "latent_size": 8,
@@ -84,7 +95,7 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 # They refuse data without labels or maps.
-GAME_DATA: dict[str, dict[str, Any]] = {"cgan": LABELLED, "pix2pixhd": PAIRED}
+GAME_DATA: dict[str, dict[str, Any]] = {"ali": LABELLED, "cgan": LABELLED, "pix2pixhd": PAIRED}
 
 STOPS = ([1, 1, 1], [4, 3], [7], [5, 1, 2])
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[list[int], ...]]] = {

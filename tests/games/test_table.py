@@ -29,6 +29,7 @@ ADA = {"kind": "ada", "target": -0.9, "kimg": 0.5, "interval": 3}
 
 # Options that change which parameters there are, or the way of the gradients: game, its settings, data.
 OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "ali bigan mlp": ("ali", {"encoder": "deterministic", "architecture": "mlp", "width": 0.02}, {}),
     "cgan concat": ("cgan", {"conditioning": "concat", "loss": "non_saturating", "r1_gamma": 1.0}, {}),
     "cgan mlp": ("cgan", {"architecture": "mlp"}, {}),
     "gan mlp": ("gan", {"architecture": "mlp", "hidden": 16, "gp_weight": 1.0, "drift": 0.1}, {}),

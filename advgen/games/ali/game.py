@@ -1,0 +1,169 @@
+"""Adversarially learned inference as a game: one phase, two players that act on one forward, two averages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from advgen.errors import UserError
+from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
+from advgen.games.ali.architectures import Layers, architecture_of
+from advgen.games.ali.config import AliConfig
+from advgen.games.ali.networks import Decoder, Discriminator, Encoder
+from advgen.losses.adversarial import logistic_discriminator
+from advgen.nn.batch_norm import move_statistics
+from advgen.schedules import LearningRate
+from advgen.seeds import Noise
+
+_DARKEST = 0.5 / 255  # a pixel that is black in all images is taken for half a grey level
+
+
+class Ali:
+    """Encoder and decoder against a discriminator of pairs (image, latent).
+
+    Raises:
+        UserError: the architecture is made for other images, or labels are asked for where there are none.
+    """
+
+    def __init__(self, config: AliConfig, spec: ImageSpec) -> None:
+        if config.conditional and spec.classes < 2:
+            raise UserError("game.conditional: there are no labels. Set data.classes, or it to false.")
+        self.config, self.spec = config, spec
+        self.classes = spec.classes if config.conditional else 0
+        self.beginning_images = config.log_odds_images
+        self.architecture = architecture = architecture_of(config, spec)
+        self.networks: Mapping[str, nn.Module] = {
+            "encoder": Encoder(architecture, spec, self.classes, config.encoder == "gaussian"),
+            "decoder": Decoder(architecture, spec, self.classes),
+            "discriminator": Discriminator(architecture, spec, self.classes),
+        }
+        self.averages: Sequence[Average] = [
+            Average(f"{name}_ema", of=name, after="generator", decay=config.average) for name in ("encoder", "decoder")
+        ]
+        players = (
+            Player("generator", ("encoder", "decoder"), config.optimizer, self.generator_loss),
+            Player("discriminator", ("discriminator",), config.optimizer, self.discriminator_loss),
+        )
+        rate = LearningRate(config.learning_rate, total_kimg=config.total_kimg)
+        self.phases: Sequence[Phase] = [
+            Phase(
+                name=f"train {spec.resolution}x{spec.resolution}",
+                kimg=config.total_kimg,
+                resolution=spec.resolution,
+                batch_size=config.batch_size,
+                # Both losses are taken of one forward, before either network moves.
+                turns=(Turn(players, update="simultaneous"),),
+                trains=tuple(self.networks),
+                learning_rates={player.name: rate for player in players},
+                statistic_groups=1,  # batch normalisation takes its moments over the whole batch
+            )
+        ]
+
+    # -- the losses -----------------------------------------------------------------------------------------------
+
+    def begin(self, networks: Mapping[str, nn.Module], batches: Iterator[Batch]) -> None:
+        """The decoder's last bias becomes the log-odds of each pixel's mean in [0, 1]."""
+        total, count = torch.zeros(()), 0
+        for batch in batches:
+            total = total.to(batch.images.device) + ((batch.images.double() + 1) / 2).sum(dim=0)
+            count += len(batch.images)
+        if count:
+            mean = (total / count).clamp(_DARKEST, 1 - _DARKEST)
+            with torch.no_grad():
+                cast(Decoder, networks["decoder"]).bias.copy_(torch.logit(mean))
+
+    def generator_loss(self, context: Context, batch: Batch) -> Outcome:
+        """The discriminator's loss with its classes exchanged; both pairs are left to the other player."""
+        networks, labels = context.networks, self._labels(batch)
+        latents = context.noise.normal("latent", self.architecture.latents)
+        encoded = networks["encoder"](batch.images, self._epsilon(context.noise), labels, context.across)
+        decoded = networks["decoder"](latents, labels, context.across)
+        for name in ("encoder", "decoder"):
+            move_statistics(networks[name])
+        left = {"encoded": encoded, "decoded": decoded, "latents": latents}
+        of_images, of_latents = self._judge(context, batch, left)
+        total = logistic_discriminator(of_latents, of_images)
+        return Outcome(total, {"loss": total.detach()}, {name: rows.detach() for name, rows in left.items()})
+
+    def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
+        """-E log D(x, E(x)) - E log(1 - D(G(z), z)) (Dumoulin et al. 2016, eq. 2), on the generator's pairs."""
+        of_images, of_latents = self._judge(context, batch, context.detached["generator"])
+        move_statistics(context.networks["discriminator"])
+        total = logistic_discriminator(of_images, of_latents)
+        return Outcome(total, {"loss": total.detach()})
+
+    def _judge(self, context: Context, batch: Batch, pairs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits [n] of (x, E(x)) and of (G(z), z), of one forward on both."""
+        # Both players leave out the same inputs, as their losses are of one forward.
+        noise = replace(context.noise, scope=("train", "dropout"))
+        labels = self._labels(batch)
+        logits = context.networks["discriminator"](
+            torch.cat((batch.images, pairs["decoded"])),
+            torch.cat((pairs["encoded"], pairs["latents"])),
+            None if labels is None else torch.cat((labels, labels)),
+            context.across,
+            noise,
+        )
+        of_images, of_latents = logits.chunk(2)
+        return of_images, of_latents
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return batch.labels if self.classes else None
+
+    def _epsilon(self, noise: Noise | None) -> Tensor | None:
+        if noise is None or self.config.encoder == "deterministic":
+            return None
+        return noise.normal("encoder", self.architecture.latents)
+
+    # -- using it -------------------------------------------------------------------------------------------------
+
+    def sample(
+        self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
+    ) -> Tensor:
+        """Images [n, c, r, r] in [-1, 1] of the given or of random classes, normalised by the running statistics."""
+        labels = None if like is None else self._labels(like)
+        if self.classes and labels is None:
+            labels = (noise.uniform("label") * self.classes).long()
+        return networks["decoder"](noise.normal("latent", self.architecture.latents), labels)
+
+    def encode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
+    ) -> Tensor:
+        """Latents [n, latents] of images, drawn with noise, or their means without."""
+        return networks["encoder"](images.images, self._epsilon(noise), self._labels(images))
+
+    def decode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
+    ) -> Tensor:
+        """Images [n, c, r, r] in [-1, 1] of latents, with the labels of ``like`` where the game is conditional."""
+        return networks["decoder"](latents, None if like is None else self._labels(like))
+
+    def reconstruct(
+        self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
+    ) -> Tensor:
+        """G(E(x)): [n, c, r, r] in [-1, 1]."""
+        return self.decode(networks, progress, self.encode(networks, progress, images, noise), images)
+
+    def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """The decoder: takes ``z``, float32 [n, latents] (normal), and ``labels``, int64 [n], where conditional."""
+        z = torch.linspace(-1, 1, 2 * self.architecture.latents).reshape(2, -1)
+        return networks["decoder"], {"z": z, **({"labels": torch.arange(2)} if self.classes else {})}
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What a dry run prints besides phases and parameters."""
+
+        def widths(layers: Layers) -> str:
+            return ", ".join(str(layer.maps) for layer in layers)
+
+        rows = [("architecture", self.config.architecture), ("encoder", self.config.encoder)]
+        rows.append(("latent vector", str(self.architecture.latents)))
+        rows += [(f"{name}'s maps", widths(getattr(self.architecture, name))) for name in ("encoder", "decoder")]
+        rows += [(f"discriminator's maps ({n})", widths(getattr(self.architecture, n))) for n in _PARTS]
+        return [*rows, ("classes", str(self.classes))]
+
+
+_PARTS = ("images", "latent", "joint")
