@@ -121,8 +121,8 @@ def log_ratio_of_logit(logit: Tensor, n_p: int, n_q: int) -> Tensor:
 def pooled_cross_entropy(log_ratio_p: Tensor, log_ratio_q: Tensor, n_p: int, n_q: int) -> Tensor:
     """Cross-entropy over a pool of ``n_p`` samples of p and ``n_q`` of q, as a function of log r; 0-d.
 
-    The classifier's logit is log r + log(n_p / n_q): so the network learns log r itself, and each sample weighs the same,
-    which is the likelihood of the pool (Qin 1998). For equal numbers it is half the logistic loss.
+    The classifier's logit is log r + log(n_p / n_q): so the network learns log r itself, and each sample weighs the
+    same, which is the likelihood of the pool (Qin 1998). For equal numbers it is half the logistic loss.
 
     Args:
         log_ratio_p, log_ratio_q: log r at samples of either side; a batch may hold other numbers than the pool.
