@@ -9,6 +9,9 @@ from advgen.strict_config import configuration
 LossName = Literal["saturating", "non_saturating", "lsgan", "hinge", "wgan", "relativistic"]
 """Keys of :data:`advgen.losses.adversarial.LOSSES`."""
 
+RatioLossName = Literal["logistic", "exponential", "lsif", "kliep"]
+"""Keys of :data:`advgen.losses.ratio.RATIO_LOSSES`."""
+
 
 @configuration
 class PenaltyConfig:
