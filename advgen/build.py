@@ -237,7 +237,7 @@ class Drawer:
             return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
 
     def reals(self, recipe: Recipe, shards: str | None, count: int, seed: int) -> Batch:
-        """``count`` real images that were held out, other ones for each seed.
+        """``count`` real images that were held out, no two the same; other ones for other seeds, while there are any.
 
         Args:
             recipe: the run's.
@@ -246,25 +246,32 @@ class Drawer:
             seed: which.
 
         Raises:
-            UserError: none were held out, or there are no such shards.
+            UserError: none or fewer were held out, or there are no such shards.
         """
         if shards is None:
             if recipe.data.held_out is None:
                 raise UserError("This run held no images out (data.held_out). Name shards of some: --images SHARDS.")
             shards = recipe.data.held_out.shards
-        positions = np.arange(seed * count, (seed + 1) * count)
-        samples = open_stream(recipe, shards).read(positions, self._progress.phase.resolution)
+        stream = open_stream(recipe, shards)
+        if count > len(stream):
+            raise UserError(f"{shards}: holds {len(stream)} images, and {count} are asked for. Take fewer rows.")
+        start = seed % (len(stream) // count) * count
+        samples = stream.read(np.arange(start, start + count), self._progress.phase.resolution)
         batch = batch_of(samples, torch.device("cpu"), labelled=recipe.data.classes > 0)
         return replace(batch, images=batch.images.to(self._dtype))
 
-    def reconstruct(self, real: Batch, seed: int) -> torch.Tensor:
-        """Each image and, behind it, what the networks make of it: uint8 [2 n, c, h, w].
+    def check_infers(self, capability: type[Encodes] | type[Reconstructs], flag: str) -> None:
+        """Refuse a flag of a game that cannot do it.
 
         Raises:
-            UserError: a game that reconstructs nothing.
+            UserError: it lacks the capability.
         """
-        if not isinstance(self._game, Reconstructs):
-            raise UserError("--reconstruct: this run's game has no encoder. Train one that has: game.kind ali.")
+        if not isinstance(self._game, capability):
+            raise UserError(f"{flag}: this run's game finds no latents of images. Train one that does: game.kind ali.")
+
+    def reconstruct(self, real: Batch, seed: int) -> torch.Tensor:
+        """Each image and, behind it, what the networks make of it: uint8 [2 n, c, h, w]."""
+        assert isinstance(self._game, Reconstructs), "see check_infers"
         with torch.no_grad():
             noise = Noise(seed, ("draw",), torch.arange(len(real.images)), self._dtype)
             again = self._game.reconstruct(self._networks, self._progress, real, noise)
@@ -277,12 +284,8 @@ class Drawer:
             real: an even number of images.
             steps: images on a way, the reconstructions of both ends included; those nearer to an end have its label.
             seed: of the latents, where they are drawn.
-
-        Raises:
-            UserError: a game that encodes nothing.
         """
-        if not isinstance(self._game, Encodes):
-            raise UserError("--interpolate: this run's game has no encoder. Train one that has: game.kind ali.")
+        assert isinstance(self._game, Encodes), "see check_infers"
         rows = torch.arange(len(real.images))
         with torch.no_grad():
             noise = Noise(seed, ("draw",), rows, self._dtype)

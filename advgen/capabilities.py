@@ -107,7 +107,11 @@ class Encodes(Protocol):
     def decode(
         self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
     ) -> Tensor:
-        """Images of latents: float [n, c, r, w], nominally in [-1, 1]; with the labels of ``like``."""
+        """Images of latents: float [n, c, r, w], nominally in [-1, 1]; with the labels of ``like``.
+
+        Raises:
+            UserError: the game takes labels, and there are none.
+        """
         ...
 
 

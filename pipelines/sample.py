@@ -115,6 +115,7 @@ def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
 
 def _of_reals(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     from advgen.build import Drawer
+    from advgen.capabilities import Encodes, Reconstructs
     from advgen.images import grid, save_png
 
     if given.label_map is not None or given.classes:
@@ -127,9 +128,11 @@ def _of_reals(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> i
         raise UserError("--seed must be at least 0.")
     drawer = Drawer(recipe, folder, _dtype(given))
     if given.reconstruct:
+        drawer.check_infers(Reconstructs, "--reconstruct")
         count = given.rows * given.columns // 2
         images = drawer.reconstruct(drawer.reals(recipe, given.images, count, given.seed), given.seed)
     else:
+        drawer.check_infers(Encodes, "--interpolate")
         count = 2 * given.rows
         real = drawer.reals(recipe, given.images, count, given.seed)
         images = drawer.interpolate(real, given.columns - 2, given.seed)

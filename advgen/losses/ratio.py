@@ -9,8 +9,8 @@ minimiser (Nguyen et al. 2010, "Estimating divergence functionals and the likeli
 minimization"; Nowozin et al. 2016, "f-GAN").
 
 Log-ratios are of any shape but empty, float16 to float64; what is computed has float32 at least. Losses are means over
-each side, 0-d. Those with exp(t) overflow float32 for t > 88 (``exponential`` 177, ``lsif`` 44): only ``logistic`` is
-safe where p and q hardly overlap.
+each side, 0-d. Those with exp(t) overflow float32 for t > 88 (``lsif`` 44, ``exponential`` for |t| > 177): only
+``logistic`` is safe where p and q hardly overlap.
 """
 
 from __future__ import annotations
@@ -157,7 +157,10 @@ def reverse_kl(log_ratio_q: Tensor) -> Estimate:
 
 
 def jensen_shannon(log_ratio_p: Tensor, log_ratio_q: Tensor) -> Estimate:
-    """JS = E_p log(2 S) / 2 + E_q log(2 (1 - S)) / 2, in [0, log 2]: the logistic loss's bound."""
+    """JS = E_p log(2 S) / 2 + E_q log(2 (1 - S)) / 2: the logistic loss's bound.
+
+    JS lies in [0, log 2]; the bound is below 0 where log r is wrong enough.
+    """
     return RATIO_LOSSES["logistic"].bound(log_ratio_p, log_ratio_q)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advgen.build import open_stream
 from advgen.capabilities import Begins, Encodes, Exports, Reconstructs, Samples
+from advgen.config import load_recipe
 from advgen.errors import UserError
 from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, Timeline, check_game
 from advgen.games.ali.architectures import PAPER, Architecture, Layers
 from advgen.games.ali.config import AliConfig
 from advgen.games.ali.game import Ali
 from advgen.games.ali.networks import Decoder, Encoder, dropped
+from advgen.runtime.checkpoint import list_checkpoints, read_checkpoint
 from advgen.seeds import Noise
+from tests.distributed.runs import LABELLED, make_labelled_shards, write_recipe
 from tests.games import ali_reference as reference
+from tests.games.test_resume import GAME_SETTINGS, play
 from tests.slices import in_slices
 
 N, CLASSES = 6, 3
@@ -150,7 +156,65 @@ def test_log_odds_of_the_data() -> None:
     assert torch.equal(bias, before)
 
 
+def test_the_trainer_shows_a_new_run_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_labelled_shards(tmp_path)
+    path = write_recipe(tmp_path / "ali.yaml", name="ali", game=GAME_SETTINGS["ali"], **LABELLED)
+    assert not play(path, 1)
+    start = read_checkpoint(list_checkpoints(tmp_path / "runs" / "ali" / "checkpoints")[0])
+    assert start.clock.step == 0
+    recipe = load_recipe(path)
+    images = open_stream(recipe, "labelled").read(np.arange(20), recipe.data.resolution).images
+    mean = np.clip(images.astype(np.float64).mean(axis=0) / 255, 0.5 / 255, 1 - 0.5 / 255)
+    for name in ("decoder", "decoder_ema"):
+        np.testing.assert_allclose(start.networks[f"{name}.bias"], np.log(mean / (1 - mean)), rtol=0, atol=1e-5)
+
+
+def test_statistics_move_once_and_in_their_own_player_s_turn() -> None:
+    game = tiny()
+    names = {"generator": ("encoder", "decoder"), "discriminator": ("discriminator",)}
+
+    def means(player: str) -> list[Tensor]:
+        found = [dict(game.networks[name].named_buffers()) for name in names[player]]
+        return [value.clone() for each in found for key, value in each.items() if key.endswith("running_mean")]
+
+    begin = {player: means(player) for player in names}
+    context, batch = context_of(game, "generator")
+    first = game.generator_loss(context, batch)
+    middle = {player: means(player) for player in names}
+    judged, _ = context_of(game, "discriminator")
+    game.discriminator_loss(replace(judged, detached={"generator": first.detached}), batch)
+    for before, after in (
+        (begin["generator"], middle["generator"]),
+        (middle["discriminator"], means("discriminator")),
+    ):
+        assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(begin["discriminator"], middle["discriminator"], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(middle["generator"], means("generator"), strict=True))
+    with torch.no_grad():
+        encoder, discriminator = game.networks["encoder"], game.networks["discriminator"]
+        seen = encoder.stack.blocks[0].conv((batch.images + 1) / 2)  # type: ignore[union-attr,index,operator]
+        torch.testing.assert_close(means("generator")[0], 0.05 * seen.mean(dim=(0, 2, 3)))
+        pairs = (torch.cat((batch.images, first.detached["decoded"])) + 1) / 2
+        blocks = discriminator.images.blocks  # type: ignore[union-attr]
+        seen = blocks[1].conv(blocks[0](pairs, OneSlice()))  # type: ignore[index,operator,union-attr]
+        torch.testing.assert_close(means("discriminator")[0], 0.05 * seen.mean(dim=(0, 2, 3)))
+
+
 # ----------------------------------------------------------------------------------------------------- the paper's nets
+PARAMETERS = {
+    "cifar10": {"encoder": 3_118_496, "decoder": 981_152, "discriminator": 2_612_033},
+    "svhn": {"encoder": 3_315_488, "decoder": 1_767_584, "discriminator": 5_284_097},
+    "celeba64": {"encoder": 7_058_048, "decoder": 11_811_392, "discriminator": 15_191_105},
+}
+"""Weights, biases, scales and offsets that the paper's tables come to."""
+DROPOUT = {
+    "cifar10": ([0.2, 0.5, 0.5, 0.5, 0.5], [0.2, 0.5], [0.5, 0.5], 0.5),
+    "svhn": ([0.2] * 5, [0.2] * 2, [0.2] * 2, 0.2),
+    "celeba64": ([0.2] * 5, [0.2] * 2, [0.2] * 2, 0.2),
+}
+
+
 @pytest.mark.parametrize(
     ("name", "resolution", "down", "features"),
     [
@@ -179,7 +243,11 @@ def test_shapes_of_the_paper_s_networks(name: str, resolution: int, down: list[i
             2,
         )
     assert game.networks["discriminator"].images.outputs == features  # type: ignore[union-attr]
+    sizes = {key: sum(p.numel() for p in network.parameters()) for key, network in game.networks.items()}
+    assert sizes == PARAMETERS[name]
     found: Architecture = game.architecture
+    left_out = [[layer.dropout for layer in layers] for layers in (found.images, found.latent, found.joint)]
+    assert (*left_out, found.dropout_last) == DROPOUT[name]
     assert [layer.norm for layer in found.images] == [name != "cifar10" and number > 0 for number in range(5)]
 
 
@@ -224,6 +292,9 @@ def test_what_it_can_do(encoder: str) -> None:
         torch.testing.assert_close(again, game.decode(networks, progress, drawn, batch))
         assert again.shape == game.sample(networks, progress, noise).shape == (N, 3, 8, 8)
         assert again.abs().max() <= 1
+        for like in (None, Batch(batch.images)):
+            with pytest.raises(UserError, match="take labels"):
+                game.decode(networks, progress, drawn, like)
         one = game.reconstruct(networks, progress, Batch(batch.images[:1], batch.labels[:1]))  # type: ignore[index]
         torch.testing.assert_close(one, game.reconstruct(networks, progress, batch)[:1])
         module, inputs = game.drawer(networks, progress)

@@ -133,7 +133,7 @@ def _mlp() -> Architecture:
 
 
 def _small(resolution: int) -> Architecture:
-    """Kernels of 4, each of which halves or doubles, between the image and 4x4 pixels; widths from 32 to 128."""
+    """Kernels of 4, each of which halves or doubles, between the image and 4x4 pixels, of widths from 32 to 128."""
     halvings = resolution.bit_length() - 3  # 8: 1, 16: 2, 32: 3
     widths = [min(32 << number, 128) for number in range(halvings)]
     down = (*(Layer(4, 2, width, padding=1) for width in widths), Layer(4, 1, 256))

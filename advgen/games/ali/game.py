@@ -111,8 +111,12 @@ class Ali:
         of_images, of_latents = logits.chunk(2)
         return of_images, of_latents
 
-    def _labels(self, batch: Batch) -> Tensor | None:
-        return batch.labels if self.classes else None
+    def _labels(self, like: Batch | None) -> Tensor | None:
+        if not self.classes:
+            return None
+        if like is None or like.labels is None:
+            raise UserError("These networks take labels (game.conditional): give images or latents with theirs.")
+        return like.labels
 
     def _epsilon(self, noise: Noise | None) -> Tensor | None:
         if noise is None or self.config.encoder == "deterministic":
@@ -125,10 +129,9 @@ class Ali:
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
         """Images [n, c, r, r] in [-1, 1] of the given or of random classes, normalised by the running statistics."""
-        labels = None if like is None else self._labels(like)
-        if self.classes and labels is None:
-            labels = (noise.uniform("label") * self.classes).long()
-        return networks["decoder"](noise.normal("latent", self.architecture.latents), labels)
+        if self.classes and like is None:
+            like = Batch(noise.positions, (noise.uniform("label") * self.classes).long())
+        return networks["decoder"](noise.normal("latent", self.architecture.latents), self._labels(like))
 
     def encode(
         self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
@@ -140,7 +143,7 @@ class Ali:
         self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
     ) -> Tensor:
         """Images [n, c, r, r] in [-1, 1] of latents, with the labels of ``like`` where the game is conditional."""
-        return networks["decoder"](latents, None if like is None else self._labels(like))
+        return networks["decoder"](latents, self._labels(like))
 
     def reconstruct(
         self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None

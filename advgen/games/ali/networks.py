@@ -79,7 +79,7 @@ def with_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
     """[n, c, 1, 1] with a channel for each class behind; with the next 1x1 layer that is a linear embedding."""
     if not classes:
         return x
-    assert labels is not None, "the trainer hands labels on where data.classes is set"
+    assert labels is not None, "the game has seen to it"
     return torch.cat((x, F.one_hot(labels, classes).to(x.dtype)[:, :, None, None]), dim=1)
 
 
