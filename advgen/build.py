@@ -260,7 +260,7 @@ class Drawer:
         batch = batch_of(samples, torch.device("cpu"), labelled=recipe.data.classes > 0)
         return replace(batch, images=batch.images.to(self._dtype))
 
-    def check_infers(self, capability: type[Encodes] | type[Reconstructs], flag: str) -> None:
+    def check_infers(self, capability: type, flag: str) -> None:
         """Refuse a flag of a game that cannot do it.
 
         Raises:

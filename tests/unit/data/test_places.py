@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def place_at(server: Server, cache: Path, **options) -> Place:
-    settings = {"tries": 3, "pause_seconds": 0.01, "stall_seconds": 0.5, **options}
+    settings = {"tries": 3, "pause_seconds": 0.01, "stall_seconds": 10, **options}  # a busy machine stalls, too
     return Place(server.address, Remote(cache, **settings))
 
 
@@ -78,7 +78,7 @@ def test_threads_and_processes_fetch_it_once_together(server: Server, tmp_path: 
 @pytest.mark.parametrize("faults", [[500, 503], ["short"], ["stall"], [500, "wrong"], ["wrong"]])
 def test_what_passes_is_tried_again(server: Server, tmp_path: Path, faults: list[int | str]) -> None:
     server.faults["a.bin"] = faults
-    assert fetch(place_at(server, tmp_path / "cache"))
+    assert fetch(place_at(server, tmp_path / "cache", stall_seconds=2))
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_what_stays_is_one_error_soon(server: Server, tmp_path: Path, fault: int
     server.faults["a.bin"] = [fault] * 99
     began = time.monotonic()
     with pytest.raises(UserError, match=message):
-        fetch(place_at(server, tmp_path / "cache"))
+        fetch(place_at(server, tmp_path / "cache", stall_seconds=0.5 if fault == "stall" else 10))
     assert time.monotonic() - began < 8
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 def test_whoever_waited_for_a_fetch_that_failed_fails_with_it(server: Server, tmp_path: Path) -> None:
-    place = place_at(server, tmp_path / "cache", tries=2)
+    place = place_at(server, tmp_path / "cache", tries=2, stall_seconds=0.5)
     server.faults["a.bin"] = ["stall"] * 99
     began = time.monotonic()
     with ThreadPoolExecutor(4) as threads, multiprocessing.get_context("spawn").Pool(1) as processes:
@@ -113,7 +113,7 @@ def test_whoever_waited_for_a_fetch_that_failed_fails_with_it(server: Server, tm
     assert time.monotonic() - began < 8
     assert server.got["/a.bin"] <= 4
     server.faults.clear()
-    assert fetch(place)
+    assert fetch(place_at(server, tmp_path / "cache"))
 
 
 def failure(place: Place) -> str:
@@ -281,7 +281,7 @@ def test_a_stream_over_http_is_the_local_one(tmp_path: Path) -> None:
     manifest = shards_of(tmp_path, 30, 4)
     local = stream_at(tmp_path / "shards", None)
     with serving(tmp_path / "shards") as server:
-        remote = Remote(tmp_path / "cache", tries=3, pause_seconds=0.01, stall_seconds=0.5)
+        remote = Remote(tmp_path / "cache", tries=3, pause_seconds=0.01, stall_seconds=10)
         stream = stream_at(server.address, remote, cache_bytes=0)
         server.faults = {manifest.shards[1].name: [500, "wrong"], manifest.shards[2].name: ["short"]}
         requests = [(np.arange(start, start + 10), None) for start in range(0, 60, 10)]
