@@ -5,41 +5,33 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import nn
 
-from advgen.capabilities import Encodes, Paints, Reconstructs, Samples
 from advgen.config import Recipe, method_of
 from advgen.data.mixed import MixedStream
 from advgen.data.places import remote_of
 from advgen.data.stream import ImageStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
-from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
-from advgen.images import to_bytes
+from advgen.game import Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
 from advgen.metrics import MetricFiles
 from advgen.outside import outside_networks
 from advgen.runtime.checkpoint import (
     Checkpoint,
     check_same_run,
-    latest_checkpoint,
-    read_checkpoint,
     restore_networks,
 )
 from advgen.runtime.run_folder import RunFolder, provenance
 from advgen.runtime.tracking import NoMirror, open_mirror
 from advgen.runtime.world import World
-from advgen.seeds import Noise, key_of
+from advgen.seeds import key_of
 from advgen.strict_config import dump_yaml, plain
-from advgen.tools.tiles import check_tile, tiled
 from advgen.trainer import Reading, Setting, Trainer
-from advgen.turns import batch_of
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
@@ -206,145 +198,6 @@ def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, i
 
 def _path(named: str | None) -> Path | None:
     return None if named is None else Path(named).expanduser()
-
-
-class Drawer:
-    """Draws images from a run's newest checkpoint."""
-
-    def __init__(self, recipe: Recipe, folder: RunFolder, dtype: torch.dtype = torch.float32) -> None:
-        """
-        Args:
-            recipe: the run's.
-            folder: the run's.
-            dtype: that networks are cast to.
-
-        Raises:
-            UserError: no checkpoint, or a game that draws none.
-        """
-        path = latest_checkpoint(folder.checkpoints)
-        game = build_game(recipe)
-        if path is None or not isinstance(game, Samples):
-            raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
-        self._game, self._dtype = game, dtype
-        self._networks, self._progress = restored(game, read_checkpoint(path))
-        for network in self._networks.values():
-            network.to(dtype)
-
-    def draw(self, count: int, seed: int, like: Batch | None = None) -> torch.Tensor:
-        """Images uint8 [count, c, h, w], of labels or maps where the game takes them."""
-        with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
-            return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
-
-    def reals(self, recipe: Recipe, shards: str | None, count: int, seed: int) -> Batch:
-        """``count`` real images that were held out, no two the same; other ones for other seeds, while there are any.
-
-        Args:
-            recipe: the run's.
-            shards: a folder of others; None for those of the recipe.
-            count: how many.
-            seed: which.
-
-        Raises:
-            UserError: none or fewer were held out, or there are no such shards.
-        """
-        if shards is None:
-            if recipe.data.held_out is None:
-                raise UserError("This run held no images out (data.held_out). Name shards of some: --images SHARDS.")
-            shards = recipe.data.held_out.shards
-        stream = open_stream(recipe, shards)
-        if count > len(stream):
-            raise UserError(f"{shards}: holds {len(stream)} images, and {count} are asked for. Take fewer rows.")
-        start = seed % (len(stream) // count) * count
-        samples = stream.read(np.arange(start, start + count), self._progress.phase.resolution)
-        batch = batch_of(samples, torch.device("cpu"), labelled=recipe.data.classes > 0)
-        return replace(batch, images=batch.images.to(self._dtype))
-
-    def check_infers(self, capability: type, flag: str) -> None:
-        """Refuse a flag of a game that cannot do it.
-
-        Raises:
-            UserError: it lacks the capability.
-        """
-        if not isinstance(self._game, capability):
-            raise UserError(f"{flag}: this run's game finds no latents of images. Train one that does: game.kind ali.")
-
-    def reconstruct(self, real: Batch, seed: int) -> torch.Tensor:
-        """Each image and, behind it, what the networks make of it: uint8 [2 n, c, h, w]."""
-        assert isinstance(self._game, Reconstructs), "see check_infers"
-        with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(len(real.images)), self._dtype)
-            again = self._game.reconstruct(self._networks, self._progress, real, noise)
-        return to_bytes(torch.stack((real.images, again), dim=1).flatten(0, 1))
-
-    def interpolate(self, real: Batch, steps: int, seed: int) -> torch.Tensor:
-        """Ways from image 2 k to image 2 k + 1, straight in the space of latents: uint8 [n / 2 (steps + 2), c, h, w].
-
-        Args:
-            real: an even number of images.
-            steps: images on a way, the reconstructions of both ends included; those nearer to an end have its label.
-            seed: of the latents, where they are drawn.
-        """
-        assert isinstance(self._game, Encodes), "see check_infers"
-        rows = torch.arange(len(real.images))
-        with torch.no_grad():
-            noise = Noise(seed, ("draw",), rows, self._dtype)
-            latents = self._game.encode(self._networks, self._progress, real, noise)
-            ways = [real.images[::2]]
-            for weight in torch.linspace(0, 1, steps).tolist():
-                between = torch.lerp(latents[::2], latents[1::2], weight)
-                near = real.strided(0 if weight < 0.5 else 1, 2)
-                ways.append(self._game.decode(self._networks, self._progress, between, near))
-            ways.append(real.images[1::2])
-        return to_bytes(torch.stack(ways, dim=1).flatten(0, 1))
-
-    @property
-    def styled(self) -> bool:
-        """Whether one map has several pictures.
-
-        Raises:
-            UserError: a game that paints no maps.
-        """
-        return self._painter().styled
-
-    def check_maps(self, like: Batch, styles: Mapping[int, int], tile: int | None = None) -> None:
-        """Refuse what :meth:`paint` could not paint.
-
-        Raises:
-            UserError: a game that paints no maps, maps that it cannot paint, styles that are not there, small tiles.
-        """
-        painter = self._painter()
-        painter.check_maps(self._networks, self._progress, like, styles)
-        if tile is not None:
-            check_tile(tile, painter.stride(self._progress))
-
-    def paint(self, like: Batch, seed: int, styles: Mapping[int, int], tile: int | None = None) -> torch.Tensor:
-        """Pictures uint8 [n, c, h, w] of the maps; without styles and tiles those of :meth:`draw`.
-
-        Args:
-            like: with the maps.
-            seed: of all styles that are not chosen.
-            styles: the chosen ones: ids of instances, and the number of a style of their class.
-            tile: side of the tiles that they are painted in; None for whole pictures.
-
-        Raises:
-            UserError: as :meth:`check_maps`.
-        """
-        self.check_maps(like, styles, tile)
-        painter, networks, progress = self._painter(), self._networks, self._progress
-        with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(len(like.images)), self._dtype)
-            planes = painter.planes(networks, noise, like, styles)
-            if tile is None:
-                return to_bytes(painter.paint(networks, progress, planes))
-            return to_bytes(
-                tiled(lambda part: painter.paint(networks, progress, part), planes, tile, painter.stride(progress))
-            )
-
-    def _painter(self) -> Paints:
-        if not isinstance(self._game, Paints):
-            raise UserError("This run's game paints no label maps.")
-        return self._game
 
 
 def restored(game: Game, checkpoint: Checkpoint) -> tuple[dict[str, nn.Module], Progress]:

@@ -116,17 +116,6 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
-class Reconstructs(Protocol):
-    """A game that makes images anew of what it finds in them."""
-
-    def reconstruct(
-        self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
-    ) -> Tensor:
-        """Images again: float [n, c, r, w], nominally in [-1, 1]; arguments as of :meth:`Encodes.encode`."""
-        ...
-
-
-@runtime_checkable
 class Begins(Protocol):
     """A game that takes statistics of the data before a run's first step.
 

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     if given.instances is not None and given.map is None:
         raise UserError("--instances: goes with a label map. Name it: --map FILE.")
 
-    from advgen.build import Drawer
+    from advgen.drawing import Drawer
     from advgen.tools.maps import read_file
 
     try:

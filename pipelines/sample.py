@@ -16,7 +16,7 @@ from pipelines.terminal import console
 if TYPE_CHECKING:
     import torch
 
-    from advgen.build import Drawer
+    from advgen.drawing import Drawer
     from advgen.game import Batch
 
 
@@ -100,7 +100,7 @@ def _labels(recipe: Recipe, classes: list[int] | None, count: int) -> list[int] 
 def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     import torch
 
-    from advgen.build import Drawer
+    from advgen.drawing import Drawer
     from advgen.game import Batch
     from advgen.images import grid, save_png
 
@@ -114,8 +114,7 @@ def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
 
 
 def _of_reals(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
-    from advgen.build import Drawer
-    from advgen.capabilities import Encodes, Reconstructs
+    from advgen.drawing import Drawer
     from advgen.images import grid, save_png
 
     if given.label_map is not None or given.classes:
@@ -128,11 +127,9 @@ def _of_reals(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> i
         raise UserError("--seed must be at least 0.")
     drawer = Drawer(recipe, folder, _dtype(given))
     if given.reconstruct:
-        drawer.check_infers(Reconstructs, "--reconstruct")
         count = given.rows * given.columns // 2
         images = drawer.reconstruct(drawer.reals(recipe, given.images, count, given.seed), given.seed)
     else:
-        drawer.check_infers(Encodes, "--interpolate")
         count = 2 * given.rows
         real = drawer.reals(recipe, given.images, count, given.seed)
         images = drawer.interpolate(real, given.columns - 2, given.seed)
@@ -162,7 +159,7 @@ def _styles_of(texts: list[str]) -> dict[int, int]:
 def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
     import torch
 
-    from advgen.build import Drawer
+    from advgen.drawing import Drawer
     from advgen.images import grid, save_png
     from advgen.tools.maps import coloured, maps_of
 

@@ -109,7 +109,8 @@ def load_earth(picture: str = "blue_marble") -> Earth:
         with Image.open(folder / _FILES[picture]) as image:
             shown = image.convert("RGB")
     mask = read_mask(folder, "5min")
-    return Earth(shown, mask == 1, np.asarray(marble).min(-1) > _WHITE, mask == CLASSES.index("lake"))
+    land, lake = (mask == CLASSES.index(name) for name in ("land", "lake"))
+    return Earth(shown, land, np.asarray(marble).min(-1) > _WHITE, lake)
 
 
 def _folder() -> Path:

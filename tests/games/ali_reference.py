@@ -90,7 +90,9 @@ def decoder(weights: Weights, z: Array, layers: Any, leak: float, labels: Any, c
     return 1 / (1 + np.exp(-(conv(x, weights["last.weight"], 1, 0) + weights["bias"])))
 
 
-def discriminator(weights: Weights, images: Array, z: Array, layers: Any, leak: float, k: int, labels: Any, c: int):  # type: ignore[no-untyped-def]
+def discriminator(
+    weights: Weights, images: Array, z: Array, layers: Any, leak: float, k: int, labels: Any, c: int
+) -> Array:
     """Logits [n] of pairs of images in [0, 1] and latents; layers of three stacks."""
     x = stack(weights, "images", images, layers[0], leak, k)
     y = stack(weights, "latent", z[:, :, None, None], layers[1], leak, k)

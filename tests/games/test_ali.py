@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from advgen.build import open_stream
-from advgen.capabilities import Begins, Encodes, Exports, Reconstructs, Samples
+from advgen.capabilities import Begins, Encodes, Exports, Samples
 from advgen.config import load_recipe
 from advgen.errors import UserError
 from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, Timeline, check_game
 from advgen.games.ali.architectures import PAPER, Architecture, Layers
-from advgen.games.ali.config import AliConfig
+from advgen.games.ali.config import AliConfig, ArchitectureName
 from advgen.games.ali.game import Ali
-from advgen.games.ali.networks import Decoder, Encoder, dropped
+from advgen.games.ali.networks import Block, Decoder, Discriminator, Encoder, Stack, dropped
 from advgen.runtime.checkpoint import list_checkpoints, read_checkpoint
 from advgen.seeds import Noise
 from tests.distributed.runs import LABELLED, make_labelled_shards, write_recipe
@@ -59,6 +59,18 @@ def both(game: Ali, across: Across | None = None) -> tuple[Outcome, Outcome]:
     first = game.generator_loss(context, batch)
     context, _ = context_of(game, "discriminator", across)
     return first, game.discriminator_loss(replace(context, detached={"generator": first.detached}), batch)
+
+
+def networks_of(game: Ali) -> tuple[Encoder, Decoder, Discriminator]:
+    encoder, decoder, discriminator = (game.networks[name] for name in ("encoder", "decoder", "discriminator"))
+    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder) and isinstance(discriminator, Discriminator)
+    return encoder, decoder, discriminator
+
+
+def block_of(stack: Stack, number: int) -> Block:
+    block = stack.blocks[number]
+    assert isinstance(block, Block)
+    return block
 
 
 def weights_of(network: nn.Module) -> dict[str, reference.Array]:
@@ -138,12 +150,12 @@ def test_log_odds_of_the_data() -> None:
     images = torch.from_numpy(np.tanh(np.random.default_rng(2).normal(size=(10, 3, 8, 8))))
     images[:, :, 0, 0], images[:, :, 0, 1] = -1.0, 1.0
     game.begin(game.networks, iter([Batch(images[:8]), Batch(images[8:])]))
-    bias = game.networks["decoder"].bias.detach()  # type: ignore[operator,union-attr]
-    assert isinstance(bias, Tensor)
+    _, decoder, _ = networks_of(game)
+    bias = decoder.bias.detach()
     mean = np.clip((images.numpy() + 1).mean(axis=0) / 2, 0.5 / 255, 1 - 0.5 / 255)
     np.testing.assert_allclose(bias, np.log(mean / (1 - mean)), rtol=0, atol=1e-12)
     with torch.no_grad():
-        game.networks["decoder"].get_parameter("last.weight").zero_()
+        decoder.last.weight.zero_()
         means = game.decode(
             game.networks,
             Timeline(game.phases).at_start_of(0),
@@ -192,12 +204,12 @@ def test_statistics_move_once_and_in_their_own_player_s_turn() -> None:
     assert all(torch.equal(a, b) for a, b in zip(begin["discriminator"], middle["discriminator"], strict=True))
     assert all(torch.equal(a, b) for a, b in zip(middle["generator"], means("generator"), strict=True))
     with torch.no_grad():
-        encoder, discriminator = game.networks["encoder"], game.networks["discriminator"]
-        seen = encoder.stack.blocks[0].conv((batch.images + 1) / 2)  # type: ignore[union-attr,index,operator]
+        encoder, _, discriminator = networks_of(game)
+        seen = block_of(encoder.stack, 0).conv((batch.images + 1) / 2)
         torch.testing.assert_close(means("generator")[0], 0.05 * seen.mean(dim=(0, 2, 3)))
         pairs = (torch.cat((batch.images, first.detached["decoded"])) + 1) / 2
-        blocks = discriminator.images.blocks  # type: ignore[union-attr]
-        seen = blocks[1].conv(blocks[0](pairs, OneSlice()))  # type: ignore[index,operator,union-attr]
+        first_block, second_block = (block_of(discriminator.images, number) for number in (0, 1))
+        seen = second_block.conv(first_block(pairs, OneSlice()))
         torch.testing.assert_close(means("discriminator")[0], 0.05 * seen.mean(dim=(0, 2, 3)))
 
 
@@ -223,12 +235,13 @@ DROPOUT = {
         ("celeba64", 64, [63, 29, 13, 4, 1, 1], 512),
     ],
 )
-def test_shapes_of_the_paper_s_networks(name: str, resolution: int, down: list[int], features: int) -> None:
+def test_shapes_of_the_paper_s_networks(
+    name: ArchitectureName, resolution: int, down: list[int], features: int
+) -> None:
     with torch.device("meta"):
-        game = Ali(AliConfig(architecture=name), ImageSpec(resolution))  # type: ignore[arg-type]
+        game = Ali(AliConfig(architecture=name), ImageSpec(resolution))
         check_game(game)
-        encoder, decoder = game.networks["encoder"], game.networks["decoder"]
-        assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
+        encoder, decoder, discriminator = networks_of(game)
         x, sides = torch.empty(2, 3, resolution, resolution), []
         for block in encoder.stack.blocks:
             x = block(x, OneSlice())
@@ -239,10 +252,9 @@ def test_shapes_of_the_paper_s_networks(name: str, resolution: int, down: list[i
         z = torch.empty(2, latents)
         assert decoder(z, None, OneSlice()).shape == (2, 3, resolution, resolution)
         assert decoder.bias.shape == (3, resolution, resolution)
-        assert game.networks["discriminator"](torch.empty(2, 3, resolution, resolution), z, None, OneSlice()).shape == (
-            2,
-        )
-    assert game.networks["discriminator"].images.outputs == features  # type: ignore[union-attr]
+        images = torch.empty(2, 3, resolution, resolution)
+        assert discriminator(images, z, None, OneSlice()).shape == (2,)
+    assert discriminator.images.outputs == features
     sizes = {key: sum(p.numel() for p in network.parameters()) for key, network in game.networks.items()}
     assert sizes == PARAMETERS[name]
     found: Architecture = game.architecture
@@ -282,21 +294,21 @@ def test_two_slices_are_the_whole_batch() -> None:
 @pytest.mark.parametrize("encoder", ["gaussian", "deterministic"])
 def test_what_it_can_do(encoder: str) -> None:
     game = tiny(encoder=encoder)
-    assert all(isinstance(game, each) for each in (Samples, Encodes, Reconstructs, Begins, Exports))
+    assert all(isinstance(game, each) for each in (Samples, Encodes, Begins, Exports))
     context, batch = context_of(game, "any")
     networks, progress, noise = game.networks, context.progress, context.noise
     with torch.no_grad():
         mean, drawn = (game.encode(networks, progress, batch, each) for each in (None, noise))
         assert mean.shape == (N, 5) and torch.equal(mean, drawn) == (encoder == "deterministic")
-        again = game.reconstruct(networks, progress, batch, noise)
-        torch.testing.assert_close(again, game.decode(networks, progress, drawn, batch))
+        again = game.decode(networks, progress, drawn, batch)
         assert again.shape == game.sample(networks, progress, noise).shape == (N, 3, 8, 8)
         assert again.abs().max() <= 1
         for like in (None, Batch(batch.images)):
             with pytest.raises(UserError, match="take labels"):
                 game.decode(networks, progress, drawn, like)
-        one = game.reconstruct(networks, progress, Batch(batch.images[:1], batch.labels[:1]))  # type: ignore[index]
-        torch.testing.assert_close(one, game.reconstruct(networks, progress, batch)[:1])
+        one = game.encode(networks, progress, batch.strided(0, N))
+        torch.testing.assert_close(one, mean[:1])
+        torch.testing.assert_close(game.decode(networks, progress, drawn[:1], batch.strided(0, N)), again[:1])
         module, inputs = game.drawer(networks, progress)
         z, labels = inputs["z"].double(), inputs["labels"]
         torch.testing.assert_close(module(z=z, labels=labels), networks["decoder"](z, labels))

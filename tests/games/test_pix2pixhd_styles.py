@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -106,8 +108,9 @@ def test_centres_are_drawn_alike_or_as_their_clusters_are_large() -> None:
     rows = torch.tensor([[10.0]] * 9 + [[20.0]] * 3 + [[30.0]] * 4)
     classes = torch.tensor([1] * 12 + [0] * 4)
     instances = find_instances(torch.arange(4000).reshape(1, 40, 100))
-    for draws, expected in (("uniform", 0.5), ("proportional", 0.75)):
-        styles = Styles(Pix2PixHdConfig(styles=3, encoder_features=1, style_draws=draws), classes=2)  # type: ignore[arg-type]
+    config = Pix2PixHdConfig(styles=3, encoder_features=1)
+    for each, expected in ((config, 0.5), (replace(config, style_draws="proportional"), 0.75)):
+        styles = Styles(each, classes=2)
         styles.fit(classes, rows, seed=0)
         drawn = styles(instances, torch.ones(4000, dtype=torch.int64), noise(3))[:, 0]
         assert set(drawn.tolist()) == {10.0, 20.0}

@@ -166,19 +166,23 @@ def architecture_of(config: AliConfig, spec: ImageSpec) -> Architecture:
             f"{r}. Use small or mlp, or shards of that size."
         )
 
-    def changed(layers: Layers) -> Layers:
-        def maps(layer: Layer) -> int:
-            return max(found.pieces, round(layer.maps * config.width / found.pieces) * found.pieces)
+    def rate(given: float) -> float:
+        return given if config.dropout is None else config.dropout
 
-        def rate(layer: Layer) -> float:
-            return layer.dropout if config.dropout is None else config.dropout
+    def widened(layers: Layers) -> Layers:
+        step = found.pieces
+        return tuple(replace(layer, maps=max(step, round(layer.maps * config.width / step) * step)) for layer in layers)
 
-        return tuple(replace(layer, maps=maps(layer), dropout=rate(layer)) for layer in layers)
+    def judging(layers: Layers) -> Layers:
+        return tuple(replace(layer, dropout=rate(layer.dropout)) for layer in widened(layers))
 
-    parts = {name: changed(getattr(found, name)) for name in ("images", "latent", "joint")}
-    hidden = {
-        name: tuple(replace(layer, dropout=0.0) for layer in changed(getattr(found, name)))
-        for name in ("encoder", "decoder")
-    }
-    last = found.dropout_last if config.dropout is None else config.dropout
-    return replace(found, **parts, **hidden, latents=config.latent_size or found.latents, dropout_last=last)
+    return replace(
+        found,
+        latents=config.latent_size or found.latents,
+        encoder=widened(found.encoder),
+        decoder=widened(found.decoder),
+        images=judging(found.images),
+        latent=judging(found.latent),
+        joint=judging(found.joint),
+        dropout_last=rate(found.dropout_last),
+    )

@@ -14,11 +14,13 @@ from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Play
 from advgen.games.ali.architectures import Layers, architecture_of
 from advgen.games.ali.config import AliConfig
 from advgen.games.ali.networks import Decoder, Discriminator, Encoder
-from advgen.losses.adversarial import logistic_discriminator
+from advgen.losses.ratio import RATIO_LOSSES
 from advgen.nn.batch_norm import move_statistics
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
 
+# The logit is log q(x, z) / p(x, z), the encoder's pairs over the decoder's.
+_LOSS = RATIO_LOSSES["logistic"]
 _DARKEST = 0.5 / 255  # a pixel that is black in all images is taken for half a grey level
 
 
@@ -86,14 +88,14 @@ class Ali:
             move_statistics(networks[name])
         left = {"encoded": encoded, "decoded": decoded, "latents": latents}
         of_images, of_latents = self._judge(context, batch, left)
-        total = logistic_discriminator(of_latents, of_images)
+        total = _LOSS(of_latents, of_images)
         return Outcome(total, {"loss": total.detach()}, {name: rows.detach() for name, rows in left.items()})
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
         """-E log D(x, E(x)) - E log(1 - D(G(z), z)) (Dumoulin et al. 2016, eq. 2), on the generator's pairs."""
         of_images, of_latents = self._judge(context, batch, context.detached["generator"])
         move_statistics(context.networks["discriminator"])
-        total = logistic_discriminator(of_images, of_latents)
+        total = _LOSS(of_images, of_latents)
         return Outcome(total, {"loss": total.detach()})
 
     def _judge(self, context: Context, batch: Batch, pairs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -144,12 +146,6 @@ class Ali:
     ) -> Tensor:
         """Images [n, c, r, r] in [-1, 1] of latents, with the labels of ``like`` where the game is conditional."""
         return networks["decoder"](latents, self._labels(like))
-
-    def reconstruct(
-        self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
-    ) -> Tensor:
-        """G(E(x)): [n, c, r, r] in [-1, 1]."""
-        return self.decode(networks, progress, self.encode(networks, progress, images, noise), images)
 
     def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
         """The decoder: takes ``z``, float32 [n, latents] (normal), and ``labels``, int64 [n], where conditional."""

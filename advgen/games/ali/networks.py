@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from advgen.game import Across, ImageSpec
 from advgen.games.ali.architectures import Architecture, Layer, Layers
 from advgen.nn.batch_norm import BatchNorm
+from advgen.nn.dropout import dropout_mask
+from advgen.nn.initialization import initialize_convolutions
 from advgen.seeds import Noise
 
 
@@ -24,8 +26,7 @@ def dropped(x: Tensor, rate: float, noise: Noise | None, purpose: str) -> Tensor
     if noise is None or rate == 0:
         return x
     batches = len(x) // len(noise.positions)
-    draw = noise.uniform(purpose, batches, *x.shape[1:]).transpose(0, 1).flatten(0, 1)
-    return x * ((draw >= rate).to(x.dtype) / (1.0 - rate))
+    return x * dropout_mask(noise, purpose, rate, batches, *x.shape[1:]).transpose(0, 1).flatten(0, 1).to(x.dtype)
 
 
 class Block(nn.Module):
@@ -66,15 +67,6 @@ class Stack(nn.Module):
         return x
 
 
-def initialise(network: nn.Module, deviation: float) -> None:
-    """Weights of convolutions from N(0, deviation^2), biases 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=deviation)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
 def with_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
     """[n, c, 1, 1] with a channel for each class behind; with the next 1x1 layer that is a linear embedding."""
     if not classes:
@@ -98,7 +90,7 @@ class Encoder(nn.Module):
         channels = spec.channels * (spec.resolution**2 if self.flat else 1)
         self.stack = Stack(channels, architecture.encoder, architecture.leak)
         self.last = nn.Conv2d(self.stack.outputs + classes, architecture.latents * (2 if gaussian else 1), 1)
-        initialise(self, architecture.deviation)
+        initialize_convolutions(self, architecture.deviation)
 
     def forward(
         self, images: Tensor, epsilon: Tensor | None, labels: Tensor | None = None, across: Across | None = None
@@ -130,7 +122,7 @@ class Decoder(nn.Module):
         channels = spec.channels * (spec.resolution**2 if flat else 1)
         self.last = nn.Conv2d(self.stack.outputs, channels, 1, bias=False)
         self.bias = nn.Parameter(torch.zeros(self.shape))
-        initialise(self, architecture.deviation)
+        initialize_convolutions(self, architecture.deviation)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, across: Across | None = None) -> Tensor:
         """[n, latents] to [n, c, r, r] in [-1, 1]: 2 sigmoid(a) - 1."""
@@ -151,7 +143,7 @@ class Discriminator(nn.Module):
         joined = self.images.outputs + self.latent.outputs + classes
         self.joint = Stack(joined, architecture.joint, leak, pieces)
         self.last = nn.Conv2d(self.joint.outputs, 1, 1)
-        initialise(self, architecture.deviation)
+        initialize_convolutions(self, architecture.deviation)
 
     def forward(
         self,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advgen.game import ImageSpec
+from advgen.nn.dropout import dropout_mask
 from advgen.seeds import Noise
 
 
@@ -30,8 +31,7 @@ def dropout_masks(noise: Noise, purpose: str, units: Sequence[int], rate: float)
     """For each layer [n, units] of 0 with probability ``rate``, and of 1 / (1 - rate) else; no layers at rate 0."""
     if rate == 0:
         return []
-    draws = [noise.uniform(f"{purpose} {layer}", count) for layer, count in enumerate(units)]
-    return [(draw >= rate).to(draw.dtype) / (1.0 - rate) for draw in draws]
+    return [dropout_mask(noise, f"{purpose} {layer}", rate, count) for layer, count in enumerate(units)]
 
 
 class MlpGenerator(nn.Module):

@@ -39,7 +39,7 @@ class Pix2PixHdConfig:
     """Scales, a discriminator for each: 2 is the code's default, 3 the paper's and that of the code's 1024p recipes."""
     norm: Norm = "instance"
     """Of generator and encoder. An instance norm takes out what is the same all over the picture, and so the style of
-    an instance that fills it; a layer norm keeps it (as in the decoder of Huang et al. 2018)."""
+    an instance that fills it; a layer norm keeps it (as in the upsampling layers of Huang et al. 2018)."""
     edges: bool = True
     """Whether the networks see where instances meet, as one more channel."""
     encoder_features: int = 0

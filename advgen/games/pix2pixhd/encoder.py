@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
-from advgen.games.pix2pixhd.networks import hourglass, initialize, padded, to_image
+from advgen.games.pix2pixhd.networks import DEVIATION, hourglass, padded, to_image
+from advgen.nn.initialization import initialize_convolutions
 from advgen.precision import at_least_float32
 
 
@@ -66,7 +67,7 @@ class Encoder(nn.Module):
         self.multiple = 1 << config.encoder_downsamplings
         self.trunk = hourglass(channels, config.nef, config.encoder_downsamplings, blocks=0, norm=config.norm)
         self.to_features = to_image(config.nef, config.encoder_features)
-        initialize(self)
+        initialize_convolutions(self, DEVIATION)
 
     def forward(self, images: Tensor, instances: Instances) -> Tensor:
         """[n, channels, h, w] in [-1, 1] to instance means [m, features] in [-1, 1], for :func:`spread`."""

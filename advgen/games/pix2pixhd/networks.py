@@ -15,15 +15,10 @@ from torch import Tensor, nn
 
 from advgen.errors import UserError
 from advgen.games.pix2pixhd.config import Norm, Pix2PixHdConfig
+from advgen.nn.initialization import initialize_convolutions
 
-
-def initialize(network: nn.Module) -> None:
-    """Weights of all convolutions from N(0, 0.02), biases 0."""
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+DEVIATION = 0.02
+"""Of first weights."""
 
 
 def halved(x: Tensor) -> Tensor:
@@ -165,7 +160,7 @@ class Generator(nn.Module):
         self.add_module("global", GlobalGenerator(config, inputs, outputs))
         for number in range(1, self.last + 1):
             self.add_module(f"enhancer{number}", LocalEnhancer(config, number, inputs, outputs))
-        initialize(self)
+        initialize_convolutions(self, DEVIATION)
 
     def forward(self, condition: Tensor, stage: int | None = None) -> Tensor:
         """Images [n, outputs, h, w] in [-1, 1].
@@ -227,7 +222,7 @@ class MultiscaleDiscriminator(nn.Module):
     def __init__(self, config: Pix2PixHdConfig, inputs: int) -> None:
         super().__init__()
         self.scales = nn.ModuleList(PatchDiscriminator(config, inputs) for _ in range(config.discriminators))
-        initialize(self)
+        initialize_convolutions(self, DEVIATION)
 
     def forward(self, condition: Tensor, images: Tensor) -> list[list[Tensor]]:
         """Features and logits of each scale, finest first (see :class:`PatchDiscriminator`).
