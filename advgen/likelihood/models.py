@@ -1,0 +1,116 @@
+"""Generative models p(z) p(x | z) that are written down, not learned: inference on them has a known answer.
+
+Latents and observations are rows, [n, latents] and [n, observed]; log-densities are [n], in nats. The prior of both
+models is a centred Gaussian with independent coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from advgen.seeds import Noise
+
+LOG_2_PI = math.log(2 * math.pi)
+
+
+class GenerativeModel(Protocol):
+    """A prior N(0, deviation^2 I) and a likelihood without parameters.
+
+    Attributes:
+        latents, observed: sizes of z and x.
+        deviation: of the prior, in each coordinate.
+    """
+
+    latents: int
+    observed: int
+    deviation: float
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z), [n]; differentiable in both."""
+        ...
+
+    def observe(self, z: Tensor, noise: Noise) -> Tensor:
+        """x of p(x | z), one a row of z and of the noise."""
+        ...
+
+
+def log_normal(z: Tensor, mean: Tensor | float = 0.0, deviation: Tensor | float = 1.0) -> Tensor:
+    """Log-density of independent Gaussians, summed over all axes but the first: [n].
+
+    Args:
+        z: [n, ...].
+        mean, deviation: numbers, or what broadcasts with z.
+    """
+    scale = deviation if isinstance(deviation, Tensor) else torch.as_tensor(deviation, dtype=z.dtype, device=z.device)
+    terms = -0.5 * (((z - mean) / scale).square() + LOG_2_PI) - scale.log()
+    return terms.flatten(1).sum(dim=1)
+
+
+class LinearGaussian:
+    """x = W z + b + s e with z in two and x in three dimensions, e and z from N(0, I)."""
+
+    latents, observed, deviation = 2, 3, 1.0
+    weight = ((1.0, 0.5), (-0.5, 1.0), (0.8, -0.3))
+    """W, row by row."""
+    bias = (0.5, -1.0, 0.0)
+    noise_deviation = 0.6
+    """s."""
+
+    def _parts(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like.new_tensor(self.weight), like.new_tensor(self.bias)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log N(x; W z + b, s^2 I)."""
+        weight, bias = self._parts(z)
+        return log_normal(x, z @ weight.T + bias, self.noise_deviation)
+
+    def observe(self, z: Tensor, noise: Noise) -> Tensor:
+        """W z + b + s e."""
+        weight, bias = self._parts(z)
+        return z @ weight.T + bias + self.noise_deviation * noise.normal("observation", self.observed)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean [n, 2] and covariance [2, 2] of p(z | x) (Bishop 2006, eq. 2.116)."""
+        weight, bias = self._parts(x)
+        precision = torch.eye(2, dtype=x.dtype) + weight.T @ weight / self.noise_deviation**2
+        covariance = torch.linalg.inv(precision)
+        return (x - bias) @ weight @ covariance / self.noise_deviation**2, covariance
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """log N(x; b, W W' + s^2 I), [n] (Bishop 2006, eq. 2.115)."""
+        weight, bias = self._parts(x)
+        covariance = weight @ weight.T + self.noise_deviation**2 * torch.eye(3, dtype=x.dtype)
+        return torch.distributions.MultivariateNormal(bias, covariance).log_prob(x)
+
+
+class Sprinkler:
+    """Two causes for one effect: the mean of x is 3 + max(0, z1)^3 + max(0, z2)^3 (Huszar 2017, section 5).
+
+    x is exponential; z1 and z2 have variance 2. A large x has two explanations, so its posterior has two arms.
+    """
+
+    latents, observed, deviation = 2, 1, math.sqrt(2.0)
+
+    @staticmethod
+    def _mean(z: Tensor) -> Tensor:
+        return 3 + z.clamp_min(0).pow(3).sum(dim=1)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """-log m - x / m, m being the mean; x must not be negative."""
+        mean = self._mean(z)
+        return -mean.log() - x.flatten(1)[:, 0] / mean
+
+    def observe(self, z: Tensor, noise: Noise) -> Tensor:
+        """-m log(1 - u)."""
+        return -self._mean(z)[:, None] * torch.log1p(-noise.uniform("observation", 1))
+
+
+MODELS: dict[str, type[LinearGaussian] | type[Sprinkler]] = {
+    "linear_gaussian": LinearGaussian,
+    "sprinkler": Sprinkler,
+}
+"""By name."""
