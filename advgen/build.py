@@ -36,6 +36,7 @@ from advgen.trainer import Reading, Setting, Trainer
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
     "ali": ("advgen.games.ali.game", "Ali"),
+    "avb": ("advgen.games.avb.game", "Avb"),
     "cgan": ("advgen.games.cgan.game", "CGan"),
     "gan": ("advgen.games.gan.game", "Gan"),
     "pix2pixhd": ("advgen.games.pix2pixhd.game", "Pix2PixHd"),

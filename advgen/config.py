@@ -11,6 +11,7 @@ from pydantic import Discriminator
 
 from advgen.data.config import DataConfig
 from advgen.games.ali.config import AliConfig
+from advgen.games.avb.config import AvbConfig
 from advgen.games.cgan.config import CGanConfig
 from advgen.games.gan.config import GanConfig
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
@@ -48,7 +49,9 @@ class Recipe:
 
     name: str
     """Name of the run and of its folder."""
-    game: Annotated[AliConfig | CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
+    game: Annotated[
+        AliConfig | AvbConfig | CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")
+    ]
     """The method."""
     data: DataConfig
     """The images."""

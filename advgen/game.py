@@ -33,6 +33,7 @@ class ImageSpec:
         label_map_classes: ids in the label maps are below; 0 without label maps.
         instance_maps: whether instance maps go with the label maps.
         ignore_label: an id in the label maps that stands for no class, whether or not it is one of those.
+        bounded: whether values lie in [-1, 1], as those of images do.
     """
 
     resolution: int
@@ -42,6 +43,7 @@ class ImageSpec:
     label_map_classes: int = 0
     instance_maps: bool = False
     ignore_label: int | None = None
+    bounded: bool = True
 
     @property
     def conditional(self) -> bool:
@@ -187,7 +189,8 @@ class Player:
         optimizer: the rule that updates them.
         loss: computes the whole loss, penalties included; never calls backward.
         every: acts only at steps that are a multiple of it.
-        repeat: updates in a row; each after the first takes a fresh batch.
+        repeat: updates in a row; each after the first takes a fresh batch. In a simultaneous turn only the last of them
+            waits for the other players.
         twice: networks through which the loss differentiates twice (a gradient penalty).
     """
 

@@ -98,9 +98,9 @@ class Step:
                     detached[player.name] = outcome.detached
                     if logged:
                         scalars.update({f"{player.name}/{key}": value for key, value in outcome.scalars.items()})
-                    if turn.update == "alternating":
+                    if turn.update == "alternating" or repeat + 1 < player.repeat:
                         scalars.update(self._update(player, clock, progress, logged))
-                    elif player not in waiting:
+                    else:
                         waiting.append(player)
             for player in waiting:
                 scalars.update(self._update(player, clock, progress, logged))

@@ -1,4 +1,4 @@
-"""Annealed importance sampling of the evidence by Hamiltonian Monte Carlo, from below and, on simulated data, from above.
+"""Annealed importance sampling of the evidence by Hamiltonian Monte Carlo: bounds from below and from above.
 
 Neal 2001 ("Annealed importance sampling"); for decoders Wu et al. 2017 ("On the quantitative analysis of decoder-based
 generative models"), whose intermediate targets p(z) p(x | z)^b are used; Grosse et al. 2015 ("Sandwiching the marginal
