@@ -1,7 +1,8 @@
 """Generative models p(z) p(x | z) that are written down, not learned: inference on them has a known answer.
 
 Latents and observations are rows, [n, latents] and [n, observed]; log-densities are [n], in nats. The prior of both
-models is a centred Gaussian with independent coordinates.
+models is a centred Gaussian with independent coordinates. Their numbers are those of the sets of points that are drawn
+from them (:mod:`advgen.data.points`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from advgen.data.points import LINEAR_BIAS, LINEAR_SIGMA, LINEAR_WEIGHTS, SPRINKLER_BASE, SPRINKLER_VARIANCE
 from advgen.seeds import Noise
 
 LOG_2_PI = math.log(2 * math.pi)
@@ -54,11 +56,8 @@ class LinearGaussian:
     """x = W z + b + s e with z in two and x in three dimensions, e and z from N(0, I)."""
 
     latents, observed, deviation = 2, 3, 1.0
-    weight = ((1.0, 0.5), (-0.5, 1.0), (0.8, -0.3))
-    """W, row by row."""
-    bias = (0.5, -1.0, 0.0)
-    noise_deviation = 0.6
-    """s."""
+    weight, bias, noise_deviation = LINEAR_WEIGHTS, LINEAR_BIAS, LINEAR_SIGMA
+    """W, row by row; b; s."""
 
     def _parts(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return like.new_tensor(self.weight), like.new_tensor(self.bias)
@@ -93,11 +92,11 @@ class Sprinkler:
     x is exponential; z1 and z2 have variance 2. A large x has two explanations, so its posterior has two arms.
     """
 
-    latents, observed, deviation = 2, 1, math.sqrt(2.0)
+    latents, observed, deviation = 2, 1, math.sqrt(SPRINKLER_VARIANCE)
 
     @staticmethod
     def _mean(z: Tensor) -> Tensor:
-        return 3 + z.clamp_min(0).pow(3).sum(dim=1)
+        return SPRINKLER_BASE + z.clamp_min(0).pow(3).sum(dim=1)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """-log m - x / m, m being the mean; x must not be negative."""
