@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from advgen.data.order import Positions
 from advgen.data.parts import Samples
+from advgen.likelihood.constants import LINEAR_BIAS, LINEAR_SIGMA, LINEAR_WEIGHTS, SPRINKLER_BASE, SPRINKLER_VARIANCE
 from advgen.seeds import Noise
 
 PointsName = Literal["four_points", "grid25", "linear_gaussian", "ring8", "sprinkler", "swiss_roll"]
@@ -28,16 +29,6 @@ EPOCH = 1_000_000
 """So many points stand for the whole set where one is needed, as for the choice of real ones in an evaluation."""
 
 GRID_DEVIATION, RING_DEVIATION, ROLL_DEVIATION = 0.05, 0.02, 0.05
-
-LINEAR_WEIGHTS = ((1.0, 0.5), (-0.5, 1.0), (0.8, -0.6))
-"""W of ``linear_gaussian``: a row for each dimension of x, a column for each of z."""
-LINEAR_BIAS = (0.5, -1.0, 0.25)
-LINEAR_SIGMA = 0.3
-
-SPRINKLER_VARIANCE = 2.0
-"""Of each of the sprinkler's two latents."""
-SPRINKLER_BASE = 3.0
-"""Mean of x where neither latent is positive."""
 
 
 def grid25(noise: Noise) -> Drawn:

@@ -2,7 +2,7 @@
 
 Latents and observations are rows, [n, latents] and [n, observed]; log-densities are [n], in nats. The prior of both
 models is a centred Gaussian with independent coordinates. Their numbers are those of the sets of points that are drawn
-from them (:mod:`advgen.data.points`).
+from them (``data.points``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from advgen.data.points import LINEAR_BIAS, LINEAR_SIGMA, LINEAR_WEIGHTS, SPRINKLER_BASE, SPRINKLER_VARIANCE
+from advgen.likelihood.constants import LINEAR_BIAS, LINEAR_SIGMA, LINEAR_WEIGHTS, SPRINKLER_BASE, SPRINKLER_VARIANCE
 from advgen.seeds import Noise
 
 LOG_2_PI = math.log(2 * math.pi)
