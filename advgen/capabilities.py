@@ -116,6 +116,44 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class ScoresLikelihood(Protocol):
+    """A game with a likelihood p(x | z) and a prior N(0, deviation^2 I), so that the evidence p(x) can be estimated.
+
+    Log-probabilities are in nats, [n]: of all values of a sample together.
+
+    Attributes:
+        latent_size: of z.
+        prior_deviation: of the prior, in each coordinate.
+    """
+
+    latent_size: int
+    prior_deviation: float
+
+    def observed(self, images: Tensor, noise: Noise) -> Tensor:
+        """What the likelihood is of, as black and white pixels: [n, c, r, r]; drawn with noise where it is drawn."""
+        ...
+
+    def log_likelihood(self, networks: Mapping[str, nn.Module], observed: Tensor, latents: Tensor) -> Tensor:
+        """log p(x | z)."""
+        ...
+
+    def observe(self, networks: Mapping[str, nn.Module], latents: Tensor, noise: Noise) -> Tensor:
+        """x of p(x | z), as :meth:`observed` gives it."""
+        ...
+
+    def proposal(self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Means and deviations of q(z | x), [n, latents] each."""
+        ...
+
+    def evidence_bound(self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise) -> Tensor:
+        """E_q log p(x | z) - KL(q || p) by one sample of z and by the game's own idea of the divergence.
+
+        An adversary's divergence may be too small, and the figure above the evidence.
+        """
+        ...
+
+
+@runtime_checkable
 class Begins(Protocol):
     """A game that takes statistics of the data before a run's first step.
 

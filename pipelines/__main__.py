@@ -15,6 +15,7 @@ STAGES = {
     "shard": "write images into WebDataset shards",
     "train": "train a recipe's game, or go on with it",
     "evaluate": "take metrics of a run's checkpoints",
+    "likelihood": "estimate how probable a run finds held-out data",
     "sample": "draw images from a run",
     "paint": "draw label maps in the browser, and see them painted",
     "report": "write a run's report as one HTML file",
@@ -55,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
             place = f" [rank {_rank()}]" if _many() else ""
             print(f"advgen {stage}{place}: {error}", file=sys.stderr)
         code = error.exit_code
+    except BrokenPipeError:  # whoever read the output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit would raise again
+        code = 141
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         if error.filename is None and not full:

@@ -25,6 +25,10 @@ class Observation(Protocol):
         """log p(x | z) in nats, summed over a sample's values: [n]."""
         ...
 
+    def draw(self, outputs: Tensor, noise: Noise) -> Tensor:
+        """x of p(x | z), as :meth:`observed` gives it."""
+        ...
+
     def images(self, outputs: Tensor) -> Tensor:
         """The mean of p(x | z) in the range of the data."""
         ...
@@ -55,6 +59,10 @@ class Bernoulli:
             -F.binary_cross_entropy_with_logits(wide, observed.to(wide.dtype), reduction="none").flatten(1).sum(dim=1)
         )
 
+    def draw(self, outputs: Tensor, noise: Noise) -> Tensor:
+        """0 and 1."""
+        return (noise.uniform("observation", *outputs.shape[1:]) < torch.sigmoid(outputs)).to(outputs.dtype)
+
     def images(self, outputs: Tensor) -> Tensor:
         """Probabilities as greys in [-1, 1]."""
         return 2 * torch.sigmoid(outputs) - 1
@@ -81,6 +89,10 @@ class Gaussian:
         """log N(x; outputs, deviation^2), summed."""
         wide = at_least_float32(outputs)
         return log_normal(observed.to(wide.dtype), wide, self.deviation)
+
+    def draw(self, outputs: Tensor, noise: Noise) -> Tensor:
+        """Outputs and errors."""
+        return outputs + self.deviation * noise.normal("observation", *outputs.shape[1:])
 
     def images(self, outputs: Tensor) -> Tensor:
         """The means."""

@@ -44,6 +44,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def likelihood(self) -> Path:
+        """One record an estimate of the evidence."""
+        return self.path / "likelihood.jsonl"
+
+    @property
     def samples(self) -> Path:
         """Sample grids."""
         return self.path / "samples"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen.errors import UserError
-from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
+from advgen.game import Across, Average, Batch, Context, ImageSpec, OneSlice, Outcome, Phase, Player, Progress, Turn
 from advgen.games.avb.config import AvbConfig
 from advgen.games.avb.networks import Adversary, BasisEncoder, Decoder, Encoded, GaussianEncoder, InjectedEncoder
 from advgen.likelihood.models import MODELS, GenerativeModel, log_normal
@@ -98,15 +98,9 @@ class Avb:
         The divergence is a Gaussian encoder's own, or T(x, z) at the adversary as it stands, plus log r - log p under
         adaptive contrast; encoders get its gradient through z.
         """
-        observed = self.observed(batch.images, _shared(context.noise))
-        encoded = self._encode(context, observed)
-        likelihood = self.log_likelihood(context.networks, observed, encoded.z)
-        if self.adversarial:
-            contrast = self._contrast(encoded)
-            ratio = at_least_float32(context.networks["adversary"](self._seen(observed), contrast.shown))
-            divergence = ratio + contrast.correction
-        else:
-            divergence = _gaussian_divergence(encoded, self.prior_deviation)
+        noise = _shared(context.noise)
+        observed = self.observed(batch.images, noise)
+        likelihood, divergence = self._terms(context.networks, observed, noise, context.across)
         nll, kl = -likelihood.mean(), divergence.mean()
         # Per value, as in the paper's code; with Adam the scale matters only to the smallest gradients.
         total = (nll + self._weight(context.progress) * kl) / math.prod(batch.images.shape[1:])
@@ -114,9 +108,10 @@ class Avb:
 
     def adversary_loss(self, context: Context, batch: Batch) -> Outcome:
         """-E log S(T(x, z_q)) - E log(1 - S(T(x, z_p))) (eq. 3.3), z_q being the ones of the encoder's own step."""
-        observed = self.observed(batch.images, _shared(context.noise))
+        noise = _shared(context.noise)
+        observed = self.observed(batch.images, noise)
         with torch.no_grad():
-            shown = self._contrast(self._encode(context, observed)).shown
+            shown = self._contrast(context.networks["encoder"](self._seen(observed), noise, context.across)).shown
         scale = 1.0 if self.adaptive else self.prior_deviation
         other = scale * context.noise.normal("contrast", self.latent_size)
         adversary, images = context.networks["adversary"], self._seen(observed)
@@ -124,8 +119,17 @@ class Avb:
         total = _LOSS(of_encoder, of_prior)
         return Outcome(total, {"loss": total.detach()})
 
-    def _encode(self, context: Context, observed: Tensor) -> Encoded:
-        return context.networks["encoder"](self._seen(observed), _shared(context.noise), context.across)
+    def _terms(
+        self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise, across: Across
+    ) -> tuple[Tensor, Tensor]:
+        """log p(x | z) and the divergence's term, [n] each, at one z of q(z | x)."""
+        seen = self._seen(observed)
+        encoded: Encoded = networks["encoder"](seen, noise, across)
+        likelihood = self.log_likelihood(networks, observed, encoded.z)
+        if not self.adversarial:
+            return likelihood, _gaussian_divergence(encoded, self.prior_deviation)
+        contrast = self._contrast(encoded)
+        return likelihood, at_least_float32(networks["adversary"](seen, contrast.shown)) + contrast.correction
 
     def _contrast(self, encoded: Encoded) -> Contrast:
         """Moments are constants here: no gradient flows through them (section 4)."""
@@ -162,6 +166,17 @@ class Avb:
             return self.model.log_likelihood(observed.flatten(1), latents)
         return self.observation.log_probability(observed, networks["decoder"](latents))
 
+    def observe(self, networks: Mapping[str, nn.Module], latents: Tensor, noise: Noise) -> Tensor:
+        """x of p(x | z), [n, c, r, r]."""
+        if self.model is not None:
+            return self.model.observe(latents, noise)[:, :, None, None]
+        return self.observation.draw(networks["decoder"](latents), noise)
+
+    def evidence_bound(self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise) -> Tensor:
+        """log p(x | z) - divergence, [n]; moments are those of the rows that are given."""
+        likelihood, divergence = self._terms(networks, observed, noise, OneSlice())
+        return likelihood - divergence
+
     # -- using it -------------------------------------------------------------------------------------------------
 
     def sample(
@@ -169,9 +184,7 @@ class Avb:
     ) -> Tensor:
         """Means of p(x | z) in the data's range, [n, c, r, r], z being of the prior; of a model x itself."""
         z = self.prior_deviation * noise.normal("latent", self.latent_size)
-        if self.model is not None:
-            return self.model.observe(z, noise)[:, :, None, None]
-        return self.decode(networks, progress, z)
+        return self.observe(networks, z, noise) if self.model is not None else self.decode(networks, progress, z)
 
     def encode(
         self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
