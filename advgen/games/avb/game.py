@@ -190,11 +190,13 @@ class Avb:
         self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None
     ) -> Tensor:
         """Samples [n, latents] of q(z | x), or without noise their means."""
-        given = noise or Noise(0, ("mean",), torch.arange(len(images.images), device=images.images.device))
-        observed = self.observed(images.images, given)
+        given = images.images
+        positions = torch.arange(len(given), device=given.device)
+        drawn = Noise(0, ("mean",), positions, given.dtype) if noise is None else noise
+        observed = self.observed(given, drawn)
         if noise is None:
-            return self.proposal(networks, observed, given)[0]
-        return networks["encoder"](self._seen(observed), noise).z
+            return self.proposal(networks, observed, drawn)[0]
+        return networks["encoder"](self._seen(observed), drawn).z
 
     def proposal(self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Means and deviations of q(z | x), [n, latents] each: a Gaussian's own, or those of 64 samples."""
