@@ -38,6 +38,7 @@ GAMES = {
     "ali": ("advgen.games.ali.game", "Ali"),
     "cgan": ("advgen.games.cgan.game", "CGan"),
     "gan": ("advgen.games.gan.game", "Gan"),
+    "implicit_vi": ("advgen.games.implicit_vi.game", "ImplicitVi"),
     "pix2pixhd": ("advgen.games.pix2pixhd.game", "Pix2PixHd"),
     "progan": ("advgen.games.progan.game", "Progan"),
 }

@@ -13,6 +13,7 @@ from advgen.data.config import DataConfig
 from advgen.games.ali.config import AliConfig
 from advgen.games.cgan.config import CGanConfig
 from advgen.games.gan.config import GanConfig
+from advgen.games.implicit_vi.config import ImplicitViConfig
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.progan.config import ProganConfig
 from advgen.metrics.config import EvaluationConfig
@@ -48,7 +49,9 @@ class Recipe:
 
     name: str
     """Name of the run and of its folder."""
-    game: Annotated[AliConfig | CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
+    game: Annotated[
+        AliConfig | CGanConfig | GanConfig | ImplicitViConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")
+    ]
     """The method."""
     data: DataConfig
     """The images."""
