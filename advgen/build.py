@@ -15,7 +15,8 @@ from torch import nn
 from advgen.config import Recipe, method_of
 from advgen.data.mixed import MixedStream
 from advgen.data.places import remote_of
-from advgen.data.stream import ImageStream, Stream
+from advgen.data.points import SETS, PointStream
+from advgen.data.stream import ImageStream, NumberedStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
 from advgen.game import Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
@@ -75,7 +76,17 @@ def spec_of(recipe: Recipe) -> ImageSpec:
         data.label_map_classes,
         data.instance_maps,
         data.ignore_label,
+        points=None if data.points is None else data.points.kind,
+        bounded=data.points is None or SETS[data.points.kind].bounded,
     )
+
+
+def open_held_out(recipe: Recipe) -> NumberedStream | None:
+    """What is never trained on: the shards that were held out; of points fresh ones, the same for all runs."""
+    data = recipe.data
+    if data.points is not None:
+        return PointStream(data.points.kind, seed=key_of(recipe.evaluation.seed, "held out"), labelled=data.classes > 0)
+    return None if data.held_out is None else open_stream(recipe, data.held_out.shards)
 
 
 def open_stream(recipe: Recipe, shards: str, *, mirror: bool = False, balanced: bool = False) -> ImageStream:
@@ -132,6 +143,29 @@ def _check_maps(recipe: Recipe, stream: ImageStream, folder: str) -> None:
         )
 
 
+def _training_stream(recipe: Recipe) -> tuple[Stream, str]:
+    """What is trained on, and what identifies it."""
+    data = recipe.data
+    if data.train is None:
+        points = _points(recipe)
+        return points, points.digest
+    sets = (data.train, *data.mix)
+    streams = [
+        open_stream(recipe, each.shards, mirror=data.mirror, balanced=data.balance == "classes") for each in sets
+    ]
+    if not data.mix:
+        return streams[0], streams[0].digest
+    manifests = [f"{each.weight} of {one.digest}" for each, one in zip(sets, streams, strict=True)]
+    weights = [each.weight for each in sets]
+    return MixedStream(streams, weights, seed=recipe.seed, lanes=data.canonical_nodes), ", ".join(manifests)
+
+
+def _points(recipe: Recipe) -> PointStream:
+    data = recipe.data
+    assert data.points is not None, "the configuration has seen to it"
+    return PointStream(data.points.kind, seed=recipe.seed, labelled=data.classes > 0)
+
+
 def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     """Everything that training needs; the run folder is made.
 
@@ -139,27 +173,17 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
         UserError: missing shards, a folder that is no run's, a batch that the ranks do not divide.
     """
     data = recipe.data
-    sets = (data.train, *data.mix)
-    streams = [
-        open_stream(recipe, each.shards, mirror=data.mirror, balanced=data.balance == "classes") for each in sets
-    ]
-    manifests = [streams[0].manifest.digest]
-    if data.mix:
-        manifests = [f"{each.weight} of {one.manifest.digest}" for each, one in zip(sets, streams, strict=True)]
-    stream: Stream = streams[0]
-    if data.mix:
-        weights = [each.weight for each in sets]
-        stream = MixedStream(streams, weights, seed=recipe.seed, lanes=data.canonical_nodes)
+    stream, manifest = _training_stream(recipe)
     game = build_game(recipe, trained=True)
     world = World(recipe.training)
     folder = RunFolder(recipe.folder)
-    about = {**method_of(recipe), "data.manifest": ", ".join(manifests)}
+    about = {**method_of(recipe), "data.manifest": manifest}
     check_same_run(folder.checkpoints, about)
     if world.main:
         folder.claim(dump_yaml(recipe))
         folder.describe(
             dump_yaml(recipe),
-            provenance(", ".join(manifests), str(world.device), world.size, torch.get_num_threads()),
+            provenance(manifest, str(world.device), world.size, torch.get_num_threads()),
         )
     world.wait()
     mirror = open_mirror(recipe.tracking, folder.path, recipe.name, plain(recipe)) if world.main else NoMirror()
@@ -179,10 +203,9 @@ def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, i
     Raises:
         UserError: missing shards.
     """
-    held_out = recipe.data.held_out
+    train = recipe.data.train
     reals = RealImages(
-        train=open_stream(recipe, recipe.data.train.shards),
-        held_out=None if held_out is None else open_stream(recipe, held_out.shards),
+        train=_points(recipe) if train is None else open_stream(recipe, train.shards), held_out=open_held_out(recipe)
     )
     evaluation = recipe.evaluation
     files = MetricFiles(

@@ -16,6 +16,7 @@ from advgen.games.gan.config import GanConfig
 from advgen.games.implicit_vi.config import ImplicitViConfig
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.progan.config import ProganConfig
+from advgen.metrics import METRICS
 from advgen.metrics.config import EvaluationConfig
 from advgen.runtime.config import TrackingConfig, TrainingConfig
 from advgen.strict_config import YamlText, configuration, parse, plain, read_yaml
@@ -71,6 +72,14 @@ class Recipe:
             raise ValueError("name must begin with a letter or digit and hold only letters, digits, '.', '_' and '-'")
         if not 0 <= self.seed < 2**63:
             raise ValueError("seed must lie in [0, 2**63)")
+        wanted = "images" if self.data.points is None else "points"
+        for name in self.evaluation.metrics:
+            if name in METRICS and METRICS[name].of != wanted:
+                fitting = ", ".join(spec.name for spec in METRICS.values() if spec.of == wanted)
+                raise ValueError(
+                    f"evaluation.metrics: {name} is not taken of {wanted}; name metrics that are ({fitting}), or none "
+                    "([])"
+                )
 
     @property
     def folder(self) -> Path:

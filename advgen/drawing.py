@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from advgen.build import build_game, open_stream, restored
+from advgen.build import build_game, open_held_out, open_stream, restored
 from advgen.capabilities import Encodes, Paints, Samples
 from advgen.config import Recipe
 from advgen.errors import UserError
@@ -38,16 +38,19 @@ class Drawer:
         game = build_game(recipe)
         if path is None or not isinstance(game, Samples):
             raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
-        self._game, self._dtype = game, dtype
+        self._game, self._dtype, self._points = game, dtype, recipe.data.points is not None
         self._networks, self._progress = restored(game, read_checkpoint(path))
         for network in self._networks.values():
             network.to(dtype)
 
     def draw(self, count: int, seed: int, like: Batch | None = None) -> torch.Tensor:
-        """Images uint8 [count, c, h, w], of labels or maps where the game takes them."""
+        """Images uint8 [count, c, h, w], of labels or maps where the game takes them; points float32 [n, d, 1, 1]."""
         with torch.no_grad():
             noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
-            return to_bytes(self._game.sample(self._networks, self._progress, noise, like))
+            return self._shown(self._game.sample(self._networks, self._progress, noise, like))
+
+    def _shown(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() if self._points else to_bytes(images)
 
     def reals(self, recipe: Recipe, shards: str | None, count: int, seed: int) -> Batch:
         """``count`` real images that were held out, no two the same; other ones for other seeds, while there are any.
@@ -62,27 +65,25 @@ class Drawer:
             UserError: a game that finds no latents of images; none or fewer were held out; there are no such shards.
         """
         self._encoder()
-        if shards is None:
-            if recipe.data.held_out is None:
-                raise UserError("This run held no images out (data.held_out). Name shards of some: --images SHARDS.")
-            shards = recipe.data.held_out.shards
-        stream = open_stream(recipe, shards)
+        stream = open_held_out(recipe) if shards is None else open_stream(recipe, shards)
+        if stream is None:
+            raise UserError("This run held no images out (data.held_out). Name shards of some: --images SHARDS.")
         if count > len(stream):
-            raise UserError(f"{shards}: holds {len(stream)} images, and {count} are asked for. Take fewer rows.")
+            raise UserError(f"{stream}: holds {len(stream)} images, and {count} are asked for. Take fewer rows.")
         start = seed % (len(stream) // count) * count
         samples = stream.read(np.arange(start, start + count), self._progress.phase.resolution)
         batch = batch_of(samples, torch.device("cpu"), labelled=recipe.data.classes > 0)
         return replace(batch, images=batch.images.to(self._dtype))
 
     def reconstruct(self, real: Batch, seed: int) -> torch.Tensor:
-        """Each image and, behind it, what is decoded of its latents: uint8 [2 n, c, h, w].
+        """Each image and, behind it, what is decoded of its latents: uint8 [2 n, c, h, w]; of points float32.
 
         Raises:
             UserError: a game that finds no latents of images.
         """
         with torch.no_grad():
             again = self._encoder().decode(self._networks, self._progress, self._latents(real, seed), real)
-        return to_bytes(torch.stack((real.images, again), dim=1).flatten(0, 1))
+        return self._shown(torch.stack((real.images, again), dim=1).flatten(0, 1))
 
     def interpolate(self, real: Batch, steps: int, seed: int) -> torch.Tensor:
         """Ways from image 2 k to image 2 k + 1, straight in the space of latents: uint8 [n / 2 (steps + 2), c, h, w].

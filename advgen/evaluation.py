@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advgen.capabilities import Samples
-from advgen.data.stream import ImageStream
+from advgen.data.stream import NumberedStream
 from advgen.errors import UserError
 from advgen.files import sha256
 from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, sampling_networks
@@ -42,8 +42,8 @@ Told = Callable[[Record, bool], None]  # a record, and whether it was there befo
 class RealImages:
     """The real images on either side of a comparison."""
 
-    train: ImageStream
-    held_out: ImageStream | None
+    train: NumberedStream
+    held_out: NumberedStream | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Evaluator:
         self.networks: Mapping[str, nn.Module] = {n: m.to(device).eval() for n, m in game.networks.items()}
         self.averages = {a.name: copy.deepcopy(self.networks[a.of]) for a in game.averages}
 
-        def chosen(stream: ImageStream, count: int | None) -> Reals:
+        def chosen(stream: NumberedStream, count: int | None) -> Reals:
             return Reals(stream, count or len(stream), config, device, labelled=spec.classes > 0)
 
         held_out = reals.held_out
@@ -174,7 +174,7 @@ class Evaluator:
         }
         images = {
             "samples": held_out.count,
-            "images": f"held-out {held_out.stream.manifest.digest}",
+            "images": f"held-out {held_out.stream.digest}",
             "weights": "none",
         }
         records = [
@@ -191,7 +191,7 @@ class Evaluator:
             "samples": self._measure(spec).samples,
             "images": "generated",
             "weights": self.config.weights,
-            **({"conditions": self._given.manifest.digest} if self.spec.conditional else {}),
+            **({"conditions": self._given.digest} if self.spec.conditional else {}),
         }
         return {
             "name": spec.name,
@@ -207,7 +207,7 @@ class Evaluator:
     def _protocol(self, spec: MetricSpec, resolution: int) -> dict[str, Any]:
         """What all records of a metric at a resolution share."""
         return {
-            "reference": self.reference.stream.manifest.digest,
+            "reference": self.reference.stream.digest,
             "reference_samples": self.reference.count,
             "resolution": resolution,
             "seed": self.config.seed,
@@ -262,14 +262,15 @@ class Evaluator:
     def _draw(
         self, networks: Mapping[str, nn.Module], progress: Progress, positions: Tensor, like: Batch | None, again: int
     ) -> Tensor:
-        """uint8 [n, c, h, w] of these positions; ``again`` numbers other noise for the same conditions."""
+        """uint8 [n, c, h, w] of these positions, of points as they are; ``again``: other noise, same conditions."""
         assert isinstance(self.game, Samples)
         noise = Noise(self.config.seed, ("evaluation", again) if again else ("evaluation",), positions)
         with torch.no_grad():
-            return to_bytes(self.game.sample(networks, progress, noise, like))
+            images = self.game.sample(networks, progress, noise, like)
+        return to_bytes(images) if self.spec.points is None else images
 
     @property
-    def _given(self) -> ImageStream:
+    def _given(self) -> NumberedStream:
         """Whose labels and maps generated images are to have: those that were not trained on, where there are any."""
         return (self.held_out or self.reference).stream
 

@@ -33,6 +33,8 @@ class ImageSpec:
         label_map_classes: ids in the label maps are below; 0 without label maps.
         instance_maps: whether instance maps go with the label maps.
         ignore_label: an id in the label maps that stands for no class, whether or not it is one of those.
+        points: name of the set whose points stand in the place of images, d channels of 1x1 pixel; None for images.
+        bounded: whether all values lie in [-1, 1], as those of images do.
     """
 
     resolution: int
@@ -42,6 +44,23 @@ class ImageSpec:
     label_map_classes: int = 0
     instance_maps: bool = False
     ignore_label: int | None = None
+    points: str | None = None
+    bounded: bool = True
+
+    def require_images(self, what: str) -> None:
+        """Refuse points.
+
+        Args:
+            what: takes images only, as a setting.
+
+        Raises:
+            UserError: the data are points.
+        """
+        if self.points is not None:
+            raise UserError(
+                f"{what} takes images, and data.points names a set of points ({self.points}). Use perceptrons "
+                "(game.architecture: mlp of gan or ali), or shards of images."
+            )
 
     @property
     def conditional(self) -> bool:
@@ -54,7 +73,8 @@ class Batch:
     """A rank's slice of a global batch.
 
     Attributes:
-        images: float32 [n, c, r, w] in [-1, 1], r being the phase's resolution, and w = r for squares.
+        images: float32 [n, c, r, w] in [-1, 1], r being the phase's resolution, and w = r for squares; of points
+            [n, d, 1, 1] of any size.
         labels: int64 [n] class numbers, or None for data without classes.
         label_map: int64 [n, r, w] class ids, or None for data without label maps.
         instance_map: int64 [n, r, w] ids of instances, or None.

@@ -1,4 +1,7 @@
-"""The pictures that a run leaves while it trains: grids of samples from fixed latents, and of real images."""
+"""The pictures that a run leaves while it trains: grids of samples from fixed latents, and of real images.
+
+Of points they are scatter plots.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advgen.capabilities import Samples
 from advgen.data.stream import Stream
@@ -16,6 +19,7 @@ from advgen.game import Batch, Game, ImageSpec, Progress
 from advgen.images import grid, save_png, to_bytes
 from advgen.runtime.config import TrainingConfig
 from advgen.seeds import Noise
+from advgen.tools.scatter import POINTS, save_scatter
 from advgen.turns import Table
 
 
@@ -39,7 +43,7 @@ class Pictures:
 
     @property
     def _count(self) -> int:
-        return self._config.sample_columns * self._config.sample_rows
+        return POINTS if self._spec.points else self._config.sample_columns * self._config.sample_rows
 
     def draw(self, networks: Mapping[str, nn.Module], progress: Progress, name: str) -> Path | None:
         """Write a grid of samples; None if the game draws none.
@@ -56,13 +60,22 @@ class Pictures:
         with torch.no_grad():
             images = self._game.sample(networks, progress, noise, self._like(progress.phase.resolution))
         path = self._folder / f"{name}.png"
-        save_png(path, grid(to_bytes(images).cpu(), self._config.sample_columns))
+        if self._spec.points:
+            save_scatter(path, self._reals(), images)
+        else:
+            save_png(path, grid(to_bytes(images).cpu(), self._config.sample_columns))
         return path
 
     def reals(self) -> None:
         """Write a grid of the first real images."""
-        images = torch.from_numpy(self._stream.read(np.arange(self._count)).images)
-        save_png(self._folder / "reals.png", grid(images, self._config.sample_columns))
+        path = self._folder / "reals.png"
+        if self._spec.points:
+            save_scatter(path, self._reals())
+        else:
+            save_png(path, grid(self._reals(), self._config.sample_columns))
+
+    def _reals(self) -> Tensor:
+        return torch.from_numpy(self._stream.read(np.arange(self._count)).images)
 
     def _like(self, resolution: int) -> Batch | None:
         """Classes in turn, and the label maps of the first positions."""

@@ -162,7 +162,7 @@ class Step:
 
 
 def batch_of(samples: Samples, device: torch.device, *, labelled: bool) -> Batch:
-    """Samples as the losses see them, float32, on a device.
+    """Samples as the losses see them, float32, on a device; points are passed through as they are.
 
     Args:
         samples: of the stream.
@@ -173,7 +173,9 @@ def batch_of(samples: Samples, device: torch.device, *, labelled: bool) -> Batch
     def there(values: NDArray[Any] | None) -> Tensor | None:
         return None if values is None else torch.from_numpy(values).to(device, non_blocking=True).long()
 
-    images = to_signed(torch.from_numpy(samples.images).to(device, non_blocking=True))
+    images = torch.from_numpy(samples.images).to(device, non_blocking=True)
+    if not images.is_floating_point():
+        images = to_signed(images)
     labels = there(samples.labels) if labelled else None
     return Batch(images, labels, there(samples.label_map), there(samples.instance_map))
 

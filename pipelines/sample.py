@@ -73,6 +73,8 @@ def main(argv: list[str]) -> int:
     if given.label_map is None and (given.instances or given.style_of or given.tile or given.sheet):
         raise UserError("--instances, --style-of, --tile and --sheet go with --label-map. Name one, too.")
 
+    if recipe.data.points is not None:
+        return _points(recipe, folder, given)
     if given.reconstruct or given.interpolate:
         return _of_reals(recipe, folder, given)
     if given.images:
@@ -97,19 +99,48 @@ def _labels(recipe: Recipe, classes: list[int] | None, count: int) -> list[int] 
     return [chosen[number % len(chosen)] for number in range(count)]
 
 
-def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
+def _like(recipe: Recipe, classes: list[int] | None, count: int) -> Batch | None:
     import torch
 
-    from advgen.drawing import Drawer
     from advgen.game import Batch
+
+    labels = _labels(recipe, classes, count)
+    return None if labels is None else Batch(torch.empty(count, 0), torch.tensor(labels))
+
+
+def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
+    from advgen.drawing import Drawer
     from advgen.images import grid, save_png
 
     count = given.rows * given.columns
-    labels = _labels(recipe, given.classes, count)
-    like = None if labels is None else Batch(torch.empty(count, 0), torch.tensor(labels))
-    images = Drawer(recipe, folder, _dtype(given)).draw(count, given.seed, like)
+    images = Drawer(recipe, folder, _dtype(given)).draw(count, given.seed, _like(recipe, given.classes, count))
     save_png(given.out, grid(images, given.columns, given.magnify))
     console.print(f"{given.out}: {count} samples")
+    return 0
+
+
+def _points(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
+    """A scatter plot: generated points, or reconstructions, over real ones."""
+    import numpy as np
+    import torch
+
+    from advgen.build import open_held_out
+    from advgen.drawing import Drawer
+    from advgen.tools.scatter import POINTS, save_scatter
+
+    if given.interpolate or given.images or given.label_map is not None:
+        raise UserError(f"{folder.path}: was trained on points: leave --interpolate, --images and --label-map out.")
+    drawer = Drawer(recipe, folder, _dtype(given))
+    if given.reconstruct:
+        both = drawer.reconstruct(drawer.reals(recipe, None, POINTS, given.seed), given.seed)
+        real, made = both[::2], both[1::2]
+    else:
+        stream = open_held_out(recipe)
+        assert stream is not None
+        real = torch.from_numpy(stream.read(np.arange(POINTS)).images)
+        made = drawer.draw(POINTS, given.seed, _like(recipe, given.classes, POINTS))
+    save_scatter(given.out, real, made)
+    console.print(f"{given.out}: {POINTS} {'reconstructions' if given.reconstruct else 'samples'}")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from advgen.data.points import SETS, PointsName
 from advgen.strict_config import configuration
 
 
@@ -183,19 +184,37 @@ class DataSet:
 
 
 @configuration
-class DataConfig:
-    """The images of a run."""
+class PointsConfig:
+    """Points drawn from a known density (:mod:`advgen.data.points`), without end."""
 
-    train: DataSet
-    """What is trained on."""
+    kind: PointsName
+    """Which set. Of 2 dimensions: grid25, ring8 (Gaussian modes), swiss_roll; of 1: sprinkler; of 3: linear_gaussian;
+    of 4: four_points, images of 2 x 2 pixels."""
+
+
+# Settings that mean nothing to points.
+_OF_IMAGES = ("train", "held_out", "mix", "width", "label_map_classes", "ignore_label", "instance_maps") + (
+    "balance",
+    "mirror",
+)
+
+
+@configuration
+class DataConfig:
+    """The images of a run, or points instead."""
+
+    train: DataSet | None = None
+    """What is trained on; null where points are."""
+    points: PointsConfig | None = None
+    """Toy data to train on instead of images: resolution is 1, channels are the dimensions of a point."""
     resolution: int
-    """Height of the stored images, in pixels: a power of two, at least 4, where width is null."""
+    """Height of the stored images, in pixels: a power of two, at least 4, where width is null; 1 for points."""
     width: int | None = None
     """Their width, in pixels; null for squares."""
-    channels: Literal[1, 3] = 3
-    """3 for colour, 1 for grey."""
+    channels: Literal[1, 2, 3, 4] = 3
+    """3 for colour, 1 for grey; of points, their dimensions."""
     classes: int = 0
-    """How many classes the labels tell apart; 0 for images without labels."""
+    """How many classes the labels tell apart; 0 for images without labels. Of points, the modes, or 0."""
     label_map_classes: int = 0
     """Ids in the label maps are below; 0 for images without label maps."""
     ignore_label: int | None = None
@@ -230,12 +249,10 @@ class DataConfig:
     """Processes that do so instead of threads; worth while where the step itself keeps Python busy."""
 
     def __post_init__(self) -> None:
-        r = self.resolution
-        if self.width is not None and min(r, self.width) < 4:
-            raise ValueError(f"resolution and width must be at least 4, not {r} and {self.width}")
-        if self.width is None and (r < 4 or r & (r - 1)):
-            below = max(4, 1 << (max(r, 1).bit_length() - 1))
-            raise ValueError(f"resolution must be a power of two and at least 4, not {r}; {below} would do")
+        if self.points is None:
+            self._check_size()
+        else:
+            self._check_points(self.points.kind)
         if self.classes < 0 or self.classes == 1:
             raise ValueError(f"classes must be 0 (no labels) or at least 2, not {self.classes}")
         for name in ("shuffle_block_shards", "canonical_nodes"):
@@ -248,7 +265,7 @@ class DataConfig:
             raise ValueError("instance_maps go with label maps; set label_map_classes, too")
         if not 0 <= self.label_map_classes <= 1 << 16:
             raise ValueError(f"label_map_classes must be 0 to 65,536, not {self.label_map_classes}")
-        if self.held_out is not None and self.held_out.shards == self.train.shards:
+        if self.held_out is not None and self.train is not None and self.held_out.shards == self.train.shards:
             raise ValueError("held_out.shards and train.shards name the same folder; held-out images need their own")
         if self.balance == "classes" and not self.classes:
             raise ValueError("balance: classes needs labels; set classes to their number")
@@ -256,6 +273,33 @@ class DataConfig:
             raise ValueError("balance: classes reads all shards everywhere; leave canonical_nodes at 1")
         for name in ("train", "held_out"):
             self._check_images(name)
+
+    def _check_size(self) -> None:
+        r = self.resolution
+        if self.train is None:
+            raise ValueError("train is missing: name the folder of shards (train.shards), or a set of points (points)")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels of images must be 1 or 3, not {self.channels}")
+        if self.width is not None and min(r, self.width) < 4:
+            raise ValueError(f"resolution and width must be at least 4, not {r} and {self.width}")
+        if self.width is None and (r < 4 or r & (r - 1)):
+            below = max(4, 1 << (max(r, 1).bit_length() - 1))
+            raise ValueError(f"resolution must be a power of two and at least 4, not {r}; {below} would do")
+
+    def _check_points(self, kind: str) -> None:
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        given = [name for name in _OF_IMAGES if getattr(self, name) != fields[name]]
+        if given:
+            raise ValueError(f"points are drawn, not read: leave {', '.join(given)} out, or points")
+        dimensions, modes = SETS[kind].dimensions, SETS[kind].modes
+        if (self.resolution, self.channels) != (1, dimensions):
+            raise ValueError(
+                f"points of {kind} have resolution 1 and channels {dimensions}, not {self.resolution} and "
+                f"{self.channels}"
+            )
+        if self.classes not in (0, modes):
+            can = f"0 or {modes}, one for each mode" if modes else "0, as the set has no modes"
+            raise ValueError(f"classes of {kind} must be {can}, not {self.classes}")
 
     def _check_images(self, name: str) -> None:
         data_set: DataSet | None = getattr(self, name)

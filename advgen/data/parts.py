@@ -34,7 +34,7 @@ class Samples:
     """Samples of some positions, in their order.
 
     Attributes:
-        images: uint8 [n, channels, h, w], 0..255, contiguous and the caller's own.
+        images: uint8 [n, channels, h, w], 0..255, contiguous and the caller's own; of points float32 [n, d, 1, 1].
         labels: int64 [n], or None for images without classes.
         label_map: int32 [n, h, w], class ids, or None.
         instance_map: int32 [n, h, w], instance ids, or None.
@@ -42,7 +42,7 @@ class Samples:
         replaced: samples that could not be decoded.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64] | None
     label_map: NDArray[np.int32] | None = None
     instance_map: NDArray[np.int32] | None = None

@@ -36,6 +36,23 @@ class Stream(Protocol):
         ...
 
 
+class NumberedStream(Stream, Protocol):
+    """A stream whose samples can be had by their number, too, as an evaluation wants them."""
+
+    @property
+    def digest(self) -> str:
+        """Says which samples these are."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def fetch(self, indices: NDArray[np.int64], level: int | None = None) -> Samples:
+        """Samples by their number; see :meth:`ImageStream.fetch`."""
+        ...
+
+
 class ImageStream:
     """Reads a folder of shards by position.
 
@@ -106,6 +123,11 @@ class ImageStream:
 
     def __str__(self) -> str:
         return self._place.show("")
+
+    @property
+    def digest(self) -> str:
+        """The manifest's."""
+        return self.manifest.digest
 
     def __len__(self) -> int:
         """Samples in an epoch."""

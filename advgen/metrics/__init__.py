@@ -1,4 +1,4 @@
-"""Metrics of generated images, as a table: a metric is one file in this folder and one line here.
+"""Metrics of generated images and points, as a table: a metric is one file in this folder and one line here.
 
 Importing this module imports neither torch nor a network; the line's functions import their file when they are called.
 """
@@ -49,6 +49,7 @@ class MetricSpec:
         measure: makes what takes it (:mod:`advgen.metrics.measures`), once for all metrics that name the same function;
             raises UserError where a file or package is missing, or where the metric does not apply to the data.
         floor: whether real images can be measured alike.
+        of: what it is taken of; one of points needs no feature network.
     """
 
     name: str
@@ -56,6 +57,7 @@ class MetricSpec:
     better: Literal["lower", "higher"]
     measure: Callable[[Bench], Measure]
     floor: bool = True
+    of: Literal["images", "points"] = "images"
 
 
 def _lite0(given: MetricFiles) -> Extractor:
@@ -106,6 +108,12 @@ def _styles(bench: Bench) -> Measure:
     return Styles(bench)
 
 
+def _modes(bench: Bench) -> Measure:
+    from advgen.metrics.modes import ModesOfPoints
+
+    return ModesOfPoints(bench)
+
+
 _TABLE = (
     MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID", "lower", _frechet_lite0),
     MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017)", "lower", _frechet_inception),
@@ -117,6 +125,8 @@ _TABLE = (
     MetricSpec("pixel_accuracy", "share of pixels that a segmenter sees as the map says", "higher", _agreement),
     MetricSpec("recognised", "share of images that a classifier takes for their class", "higher", _recognition),
     MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
+    MetricSpec("modes", "modes of a set of points that are covered", "higher", _modes, of="points"),
+    MetricSpec("high_quality", "share of points within three deviations of a mode", "higher", _modes, of="points"),
 )
 
 METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _TABLE}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.metrics.agreement import Confusion
 from advgen.metrics.classifier import IMAGES as CLASSIFIER_IMAGES
@@ -56,7 +57,7 @@ def segmenter(bench: Bench, resolution: int) -> Segmenter:
     if bench.files.segmenter is not None:
         return load_segmenter(bench.files.segmenter, classes)
     lesson = segmenter_lesson(
-        bench.reference.stream,
+        _images(bench),
         classes,
         bench.files.ignore_label,
         resolution=resolution,
@@ -72,8 +73,14 @@ def classifier(bench: Bench, resolution: int) -> Classifier:
     if bench.files.classifier is not None:
         return load_classifier(bench.files.classifier, classes)
     images = config.judge_images or CLASSIFIER_IMAGES
-    lesson = classifier_lesson(bench.reference.stream, classes, resolution=resolution, seed=config.seed, images=images)
+    lesson = classifier_lesson(_images(bench), classes, resolution=resolution, seed=config.seed, images=images)
     return train_classifier(lesson, Path(config.cache), bench.device, bench.learned)
+
+
+def _images(bench: Bench) -> ImageStream:
+    stream = bench.reference.stream
+    assert isinstance(stream, ImageStream), "metrics of images are refused for points"
+    return stream
 
 
 class Judged:

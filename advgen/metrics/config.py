@@ -13,7 +13,8 @@ class EvaluationConfig:
 
     metrics: tuple[str, ...] = ("fd_lite0",)
     """Names of metrics: fd_lite0, fid, precision, recall, density, coverage; for data with label maps miou and
-    pixel_accuracy, with classes recognised, with either style_diversity."""
+    pixel_accuracy, with classes recognised, with either style_diversity; for points with modes modes and high_quality.
+    Empty: nothing is measured."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None
@@ -50,5 +51,3 @@ class EvaluationConfig:
             count = getattr(self, name)
             if count is not None and count < 2:
                 raise ValueError(f"{name} must be at least 2")
-        if not self.metrics:
-            raise ValueError("metrics must name at least one metric")

@@ -15,7 +15,7 @@ class Pictures:
     """A batch as metrics see it.
 
     Attributes:
-        images: uint8 [n, c, h, w], generated or real.
+        images: uint8 [n, c, h, w], generated or real; of points float32 [n, d, 1, 1].
         labels: int64 [n], the classes that were asked for, or those of the real images; None for data without classes.
         label_map: int64 [n, h, w], what was painted from, or what belongs to the real images; None without label maps.
         again: draws the same conditions with other noise, uint8 [n, c, h, w], by a number from 1 on; None for real

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from advgen.data.stream import ImageStream
+from advgen.data.stream import NumberedStream
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.features import Extractor
 from advgen.metrics.pictures import Pictures
@@ -28,7 +28,7 @@ class Reals:
     """
 
     def __init__(
-        self, stream: ImageStream, count: int, config: EvaluationConfig, device: torch.device, labelled: bool
+        self, stream: NumberedStream, count: int, config: EvaluationConfig, device: torch.device, labelled: bool
     ) -> None:
         self.stream, self.count, self.device = stream, min(count, len(stream)), device
         self._config, self._labelled = config, labelled
@@ -51,7 +51,7 @@ class Reals:
     def statistics(self, extractor: Extractor, resolution: int) -> FeatureStatistics:
         """Of their features; read where they were computed before."""
         key = {
-            "manifest": self.stream.manifest.digest,
+            "manifest": self.stream.digest,
             "extractor": dict(extractor.identity),
             "resolution": resolution,
             "count": self.count,

@@ -152,6 +152,8 @@ def architecture_of(config: AliConfig, spec: ImageSpec) -> Architecture:
     r = spec.resolution
     if spec.width not in (None, r):
         raise UserError(f"game.kind: ali takes squares, and data.width is {spec.width} beside {r}. Leave it out.")
+    if config.architecture != "mlp":
+        spec.require_images(f"game.architecture: {config.architecture}")
     if config.architecture == "mlp":
         found = _mlp()
     elif config.architecture == "small":

@@ -34,7 +34,8 @@ class AliConfig:
     conditional: bool = False
     """Labels go into all three networks."""
     log_odds_images: int = 500
-    """Of so many images the decoder's last bias takes the log-odds of each pixel before the first step; 0 for none."""
+    """Of so many images the decoder's last bias takes the log-odds of each pixel before the first step; 0 for none, as
+    for points that are not bounded."""
     optimizer: Adam = Adam(betas=(0.5, 0.999))
     """Of both players."""
     learning_rate: float = 1e-4

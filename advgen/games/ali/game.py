@@ -36,7 +36,7 @@ class Ali:
             raise UserError("game.conditional: there are no labels. Set data.classes, or it to false.")
         self.config, self.spec = config, spec
         self.classes = spec.classes if config.conditional else 0
-        self.beginning_images = config.log_odds_images
+        self.beginning_images = config.log_odds_images if spec.bounded else 0
         self.architecture = architecture = architecture_of(config, spec)
         self.networks: Mapping[str, nn.Module] = {
             "encoder": Encoder(architecture, spec, self.classes, config.encoder == "gaussian"),
@@ -130,7 +130,7 @@ class Ali:
     def sample(
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
-        """Images [n, c, r, r] in [-1, 1] of the given or of random classes, normalised by the running statistics."""
+        """Images [n, c, r, r] in [-1, 1], or points, of the given or of random classes, by the running statistics."""
         if self.classes and like is None:
             like = Batch(noise.positions, (noise.uniform("label") * self.classes).long())
         return networks["decoder"](noise.normal("latent", self.architecture.latents), self._labels(like))

@@ -1,4 +1,7 @@
-"""Encoder, decoder and the discriminator of pairs, from an :class:`Architecture`. Images inside are in [0, 1]."""
+"""Encoder, decoder and the discriminator of pairs, from an :class:`Architecture`.
+
+Images inside are in [0, 1]; points that are not bounded are taken and given as they are.
+"""
 
 from __future__ import annotations
 
@@ -75,9 +78,9 @@ def with_labels(x: Tensor, labels: Tensor | None, classes: int) -> Tensor:
     return torch.cat((x, F.one_hot(labels, classes).to(x.dtype)[:, :, None, None]), dim=1)
 
 
-def unit(images: Tensor, flat: bool) -> Tensor:
-    """[n, c, r, r] in [-1, 1] to [0, 1]; flat: as [n, c * r * r, 1, 1]."""
-    x = (images + 1) / 2
+def unit(images: Tensor, flat: bool, bounded: bool) -> Tensor:
+    """[n, c, r, r] in [-1, 1] to [0, 1], or unchanged where not bounded; flat: as [n, c * r * r, 1, 1]."""
+    x = (images + 1) / 2 if bounded else images
     return x.flatten(1)[:, :, None, None] if flat else x
 
 
@@ -87,6 +90,7 @@ class Encoder(nn.Module):
     def __init__(self, architecture: Architecture, spec: ImageSpec, classes: int, gaussian: bool) -> None:
         super().__init__()
         self.classes, self.gaussian, self.flat = classes, gaussian, architecture.resolution == 0
+        self.bounded = spec.bounded
         channels = spec.channels * (spec.resolution**2 if self.flat else 1)
         self.stack = Stack(channels, architecture.encoder, architecture.leak)
         self.last = nn.Conv2d(self.stack.outputs + classes, architecture.latents * (2 if gaussian else 1), 1)
@@ -103,7 +107,7 @@ class Encoder(nn.Module):
             labels: int64 [n], where the game is conditional.
             across: takes moments over the batch; None for running statistics.
         """
-        x = self.stack(unit(images, self.flat), across)
+        x = self.stack(unit(images, self.flat, self.bounded), across)
         x = self.last(with_labels(x, labels, self.classes)).flatten(1)
         if not self.gaussian:
             return x
@@ -117,6 +121,7 @@ class Decoder(nn.Module):
     def __init__(self, architecture: Architecture, spec: ImageSpec, classes: int) -> None:
         super().__init__()
         self.classes, self.shape = classes, (spec.channels, spec.resolution, spec.resolution)
+        self.bounded = spec.bounded
         flat = architecture.resolution == 0
         self.stack = Stack(architecture.latents + classes, architecture.decoder, architecture.leak)
         channels = spec.channels * (spec.resolution**2 if flat else 1)
@@ -125,9 +130,10 @@ class Decoder(nn.Module):
         initialize_convolutions(self, architecture.deviation)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, across: Across | None = None) -> Tensor:
-        """[n, latents] to [n, c, r, r] in [-1, 1]: 2 sigmoid(a) - 1."""
+        """[n, latents] to [n, c, r, r] in [-1, 1]: 2 sigmoid(a) - 1; a itself where not bounded."""
         x = self.stack(with_labels(z[:, :, None, None], labels, self.classes), across)
-        return 2 * torch.sigmoid(self.last(x).reshape(-1, *self.shape) + self.bias) - 1
+        a = self.last(x).reshape(-1, *self.shape) + self.bias
+        return 2 * torch.sigmoid(a) - 1 if self.bounded else a
 
 
 class Discriminator(nn.Module):
@@ -136,6 +142,7 @@ class Discriminator(nn.Module):
     def __init__(self, architecture: Architecture, spec: ImageSpec, classes: int) -> None:
         super().__init__()
         self.classes, self.flat, self.dropout = classes, architecture.resolution == 0, architecture.dropout_last
+        self.bounded = spec.bounded
         leak, pieces = architecture.leak, architecture.pieces
         channels = spec.channels * (spec.resolution**2 if self.flat else 1)
         self.images = Stack(channels, architecture.images, leak, pieces)
@@ -160,7 +167,7 @@ class Discriminator(nn.Module):
             across: takes moments over the batches; None for running statistics.
             noise: of dropout, n rows; None for none.
         """
-        x = self.images(unit(images, self.flat), across, noise, "image")
+        x = self.images(unit(images, self.flat, self.bounded), across, noise, "image")
         z = self.latent(latents[:, :, None, None], across, noise, "latent")
         joined = with_labels(torch.cat((x, z), dim=1), labels, self.classes)
         y = self.joint(joined, across, noise, "joint")

@@ -34,6 +34,7 @@ class CGan:
     """Generator and discriminator at the data's resolution, both of which take labels."""
 
     def __init__(self, config: CGanConfig, spec: ImageSpec) -> None:
+        spec.require_images("game.kind: cgan")
         if spec.classes < 2:
             raise UserError(
                 "data.classes: cgan takes images of at least 2 classes. Set it to the number of classes in the shards "

@@ -26,6 +26,10 @@ class Gan:
     def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
         if spec.classes:
             raise UserError("game.kind: gan takes images without classes. Set data.classes to 0.")
+        if config.architecture != "mlp":
+            spec.require_images(f"game.architecture: {config.architecture}")
+        if config.augment.kind != "none":
+            spec.require_images(f"game.augment: {config.augment.kind}")
         self.config, self.loss = config, LOSSES[config.loss]
         resnet = config.architecture == "resnet"
         generator = networks.ResnetGenerator if resnet else networks.MlpGenerator
@@ -88,7 +92,7 @@ class Gan:
     def sample(
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
-        """Images [n, c, r, r] in [-1, 1]."""
+        """Images [n, c, r, r] in [-1, 1], or points."""
         return networks["generator"](noise.normal("latent", self.config.latent_size))
 
     def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:

@@ -87,7 +87,7 @@ class ResnetDiscriminator(nn.Module):
 
 
 class MlpGenerator(nn.Module):
-    """Latent vectors [n, latents] to images [n, c, r, r] in [-1, 1]."""
+    """Latent vectors [n, latents] to images [n, c, r, r] in [-1, 1]; without the last tanh where data are unbounded."""
 
     def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class MlpGenerator(nn.Module):
             nn.Linear(config.hidden, config.hidden),
             nn.ReLU(),
             nn.Linear(config.hidden, math.prod(self.shape)),
-            nn.Tanh(),
+            nn.Tanh() if spec.bounded else nn.Identity(),
         )
 
     def forward(self, z: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class Pix2PixHd:
     concluding_images = 1000
 
     def __init__(self, config: Pix2PixHdConfig, spec: ImageSpec, perceptual: nn.Module | None = None) -> None:
+        spec.require_images("game.kind: pix2pixhd")
         self.config, self.spec, self._perceptual = config, spec, perceptual
         self.styled = config.encoder_features > 0
         if not spec.label_map_classes:

@@ -23,6 +23,7 @@ class Progan:
     """Generator and discriminator that grow from 4x4 to the data's resolution."""
 
     def __init__(self, config: ProganConfig, spec: ImageSpec) -> None:
+        spec.require_images("game.kind: progan")
         if spec.resolution < config.first_resolution:
             raise UserError(
                 f"game.first_resolution is {config.first_resolution}, above the data's {spec.resolution}. Lower it."
