@@ -29,7 +29,7 @@ def tiny(**settings: Any) -> ImplicitVi:
     torch.manual_seed(0)
     small = {"hidden": 8, "layers": LAYERS, "noise_size": NOISE, "denoising_deviation": SHARE}
     config = ImplicitViConfig(**{**small, **settings})
-    game = ImplicitVi(config, ImageSpec(1, OBSERVED[config.model]))
+    game = ImplicitVi(config, ImageSpec(1, OBSERVED[config.model], points=config.model, bounded=False))
     for network in game.networks.values():
         network.double()
         with torch.no_grad():
@@ -178,7 +178,7 @@ def test_the_best_denoiser_has_the_blurred_density_s_score() -> None:
     """z ~ N(0, t^2 I): the error is least at s(z) = -z / (t^2 + sigma^2), and there 2 - 2 sigma^2 / (t^2 + sigma^2)."""
     t, draw = 0.7, torch.Generator().manual_seed(0)
     denoiser = Denoiser("sprinkler", SHARE, 4, 1).double()
-    z, n = (torch.randn(200_000, 2, generator=draw, dtype=torch.float64) for _ in range(2))
+    z, n = (torch.randn(50_000, 2, generator=draw, dtype=torch.float64) for _ in range(2))
     x, sigma = torch.ones(len(z), 1, dtype=torch.float64), denoiser.sigma
     slope = -1 / (t**2 + sigma**2)
     losses = []
@@ -190,7 +190,7 @@ def test_the_best_denoiser_has_the_blurred_density_s_score() -> None:
             losses.append(float(((denoiser(x, t * z + sigma * n) - t * z) / sigma).square().sum(dim=1).mean()))
             torch.testing.assert_close(denoiser.score(x, z), factor * slope * z)
     assert losses[1] < min(losses[0], losses[2]) - 1e-3
-    assert losses[1] == pytest.approx(2 + 2 * sigma**2 * slope, abs=0.02)
+    assert losses[1] == pytest.approx(2 + 2 * sigma**2 * slope, abs=0.04)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -258,10 +258,9 @@ def test_a_step_is_the_opponent_s_updates_and_one_of_the_encoder() -> None:
 @pytest.mark.parametrize(
     ("model", "spec", "message"),
     [
-        ("sprinkler", ImageSpec(16), "explains points, and the data are images of 16 pixels"),
-        ("sprinkler", ImageSpec(1, 1, width=2), "explains points"),
-        ("sprinkler", ImageSpec(1, 3), "points of 1 dimensions, and the data's have 3"),
-        ("linear_gaussian", ImageSpec(1, 2), "Set data.points: linear_gaussian"),
+        ("sprinkler", ImageSpec(16), "the data are images. Set data.points.kind: sprinkler, data.resolution: 1"),
+        ("sprinkler", ImageSpec(1, 2, points="ring8"), "the data are points of ring8.*data.channels: 1"),
+        ("linear_gaussian", ImageSpec(1, 1, points="sprinkler"), "kind: linear_gaussian.*data.channels: 3"),
     ],
 )
 def test_other_data_are_refused(model: Any, spec: ImageSpec, message: str) -> None:

@@ -32,7 +32,7 @@ class ImplicitVi:
     """An encoder against a classifier (adversarial) or denoisers (denoising).
 
     Raises:
-        UserError: the data are not points of the model's dimension.
+        UserError: the data are not points of the model.
     """
 
     def __init__(self, config: ImplicitViConfig, spec: ImageSpec) -> None:
@@ -166,13 +166,9 @@ def _denoising(denoiser: Denoiser, x: Tensor, z: Tensor, normal: Tensor) -> Tens
 
 
 def _check_points(model: str, observed: int, spec: ImageSpec) -> None:
-    if (spec.resolution, spec.width or 1) != (1, 1):
+    if spec.points != model:
+        given = "images" if spec.points is None else f"points of {spec.points}"
         raise UserError(
-            f"game.model: {model} explains points, and the data are images of {spec.resolution} pixels. Set "
-            f"data.points: {model}."
-        )
-    if spec.channels != observed:
-        raise UserError(
-            f"game.model: {model} explains points of {observed} dimensions, and the data's have {spec.channels}. Set "
-            f"data.points: {model}, or another model."
+            f"game.model: {model} explains its own points, and the data are {given}. Set data.points.kind: {model}, "
+            f"data.resolution: 1 and data.channels: {observed}."
         )
