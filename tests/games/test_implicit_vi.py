@@ -90,9 +90,10 @@ def test_denoisers_loss(contrast: str, name: str) -> None:
         ("denoiser", "denoiser", (x, z)),
         ("model_denoiser", "model denoiser", others),
     )[: 1 if contrast == "prior" else 2]:
-        noisy = clean + sigma * context.noise.normal(purpose, 2).numpy()
-        restored = reference.denoised(name, weights_of(game, network), at, noisy, LAYERS, SHARE)
-        expected += reference.squared_error(restored, clean, sigma)
+        for sign in (1, -1):
+            noisy = clean + sign * sigma * context.noise.normal(purpose, 2).numpy()
+            restored = reference.denoised(name, weights_of(game, network), at, noisy, LAYERS, SHARE)
+            expected += reference.squared_error(restored, clean, sigma) / 2
     assert game.denoiser_loss(context, batch).loss.item() == pytest.approx(expected, rel=1e-10)
     assert ("model_denoiser" in game.networks) == (contrast == "joint")
 
