@@ -40,6 +40,7 @@ GAMES = {
     "avb": ("advgen.games.avb.game", "Avb"),
     "cgan": ("advgen.games.cgan.game", "CGan"),
     "gan": ("advgen.games.gan.game", "Gan"),
+    "implicit_vi": ("advgen.games.implicit_vi.game", "ImplicitVi"),
     "pix2pixhd": ("advgen.games.pix2pixhd.game", "Pix2PixHd"),
     "progan": ("advgen.games.progan.game", "Progan"),
 }

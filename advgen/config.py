@@ -14,6 +14,7 @@ from advgen.games.ali.config import AliConfig
 from advgen.games.avb.config import AvbConfig
 from advgen.games.cgan.config import CGanConfig
 from advgen.games.gan.config import GanConfig
+from advgen.games.implicit_vi.config import ImplicitViConfig
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.progan.config import ProganConfig
 from advgen.metrics import METRICS
@@ -51,7 +52,8 @@ class Recipe:
     name: str
     """Name of the run and of its folder."""
     game: Annotated[
-        AliConfig | AvbConfig | CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")
+        AliConfig | AvbConfig | CGanConfig | GanConfig | ImplicitViConfig | Pix2PixHdConfig | ProganConfig,
+        Discriminator("kind"),
     ]
     """The method."""
     data: DataConfig

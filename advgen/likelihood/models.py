@@ -31,6 +31,10 @@ class GenerativeModel(Protocol):
     observed: int
     deviation: float
 
+    def mean(self, z: Tensor) -> Tensor:
+        """E[x | z], [n, observed]."""
+        ...
+
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z), [n]; differentiable in both."""
         ...
@@ -62,15 +66,18 @@ class LinearGaussian:
     def _parts(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return like.new_tensor(self.weight), like.new_tensor(self.bias)
 
+    def mean(self, z: Tensor) -> Tensor:
+        """W z + b."""
+        weight, bias = self._parts(z)
+        return z @ weight.T + bias
+
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log N(x; W z + b, s^2 I)."""
-        weight, bias = self._parts(z)
-        return log_normal(x, z @ weight.T + bias, self.noise_deviation)
+        return log_normal(x, self.mean(z), self.noise_deviation)
 
     def observe(self, z: Tensor, noise: Noise) -> Tensor:
         """W z + b + s e."""
-        weight, bias = self._parts(z)
-        return z @ weight.T + bias + self.noise_deviation * noise.normal("observation", self.observed)
+        return self.mean(z) + self.noise_deviation * noise.normal("observation", self.observed)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean [n, 2] and covariance [2, 2] of p(z | x) (Bishop 2006, eq. 2.116)."""
@@ -94,18 +101,18 @@ class Sprinkler:
 
     latents, observed, deviation = 2, 1, math.sqrt(SPRINKLER_VARIANCE)
 
-    @staticmethod
-    def _mean(z: Tensor) -> Tensor:
-        return SPRINKLER_BASE + z.clamp_min(0).pow(3).sum(dim=1)
+    def mean(self, z: Tensor) -> Tensor:
+        """3 + max(0, z1)^3 + max(0, z2)^3."""
+        return SPRINKLER_BASE + z.clamp_min(0).pow(3).sum(dim=1, keepdim=True)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """-log m - x / m, m being the mean; x must not be negative."""
-        mean = self._mean(z)
+        mean = self.mean(z)[:, 0]
         return -mean.log() - x.flatten(1)[:, 0] / mean
 
     def observe(self, z: Tensor, noise: Noise) -> Tensor:
         """-m log(1 - u)."""
-        return -self._mean(z)[:, None] * torch.log1p(-noise.uniform("observation", 1))
+        return -self.mean(z) * torch.log1p(-noise.uniform("observation", 1))
 
 
 MODELS: dict[str, type[LinearGaussian] | type[Sprinkler]] = {

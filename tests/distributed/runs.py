@@ -94,6 +94,13 @@ def make_paired_shards(folder: Path, resolution: int = 16) -> None:
 
 # What a recipe changes to train on them.
 LABELLED: dict[str, Any] = {"data__train": {"shards": "labelled"}, "data__classes": 2}
+POINTS: dict[str, Any] = {
+    "data__train": None,
+    "data__points": {"kind": "sprinkler"},
+    "data__resolution": 1,
+    "data__channels": 1,
+    "evaluation__metrics": [],
+}
 PAIRED: dict[str, Any] = {
     "data__train": {"shards": "paired"},
     "data__label_map_classes": 4,

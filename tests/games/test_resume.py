@@ -21,6 +21,7 @@ from advgen.watch import Status
 from tests.distributed.runs import (
     LABELLED,
     PAIRED,
+    POINTS,
     logged,
     make_labelled_shards,
     make_paired_shards,
@@ -37,6 +38,22 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
         "conditional": True,
         "log_odds_images": 20,
+        "batch_size": 8,
+        "total_kimg": 0.08,
+    },
+    "avb": {
+        "kind": "avb",
+        "channels": 4,
+        "hidden": 12,
+        "adversary_hidden": 12,
+        "latent_size": 3,
+        "noise_size": 4,
+        "basis": 3,
+        "basis_hidden": 6,
+        "learning_rate": 1e-3,
+        "adversary_repeats": 2,
+        "annealing_kimg": 0.04,
+        "rampdown_kimg": 0.04,
         "batch_size": 8,
         "total_kimg": 0.08,
     },
@@ -58,6 +75,16 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
         "batch_size": 8,
         "total_kimg": 0.08,
         "critic_repeats": 2,
+    },
+    "implicit_vi": {
+        "kind": "implicit_vi",
+        "hidden": 6,
+        "layers": 2,
+        "noise_size": 3,
+        "opponent_steps": 2,
+        "batch_size": 8,
+        "total_kimg": 0.08,
+        "rampdown_kimg": 0.04,
     },
     "pix2pixhd": {
         "kind": "pix2pixhd",
@@ -94,12 +121,23 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-# They refuse data without labels or maps.
-GAME_DATA: dict[str, dict[str, Any]] = {"ali": LABELLED, "cgan": LABELLED, "pix2pixhd": PAIRED}
+# They refuse data without labels or maps, or images.
+GAME_DATA: dict[str, dict[str, Any]] = {
+    "ali": LABELLED,
+    "cgan": LABELLED,
+    "implicit_vi": POINTS,
+    "pix2pixhd": PAIRED,
+}
 
 STOPS = ([1, 1, 1], [4, 3], [7], [5, 1, 2])
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[list[int], ...]]] = {
     **{game: (game, {}, {}, STOPS) for game in GAMES},
+    "implicit_vi-jc-den": (
+        "implicit_vi",
+        {"contrast": "joint", "estimator": "denoising", "model": "linear_gaussian"},
+        {"data__points": {"kind": "linear_gaussian"}, "data__channels": 3},
+        ([5, 1, 2],),
+    ),
     "progan-projection": ("progan", {"conditioning": "projection"}, LABELLED, ([5, 1, 2],)),
 }
 

@@ -5,12 +5,14 @@ A new game is here as soon as it stands in the table and in ``GAME_SETTINGS``, w
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from advgen.build import GAMES, build_game, spec_of
 from advgen.clock import Clock
 from advgen.config import Recipe, load_recipe
+from advgen.data.points import PointStream
 from advgen.game import Batch, Context, Game, ImageSpec, Outcome, Phase, Player, Progress, Timeline
 from advgen.runtime.engine import DdpEngine, Engine, NoMoments, Update
 from advgen.runtime.world import World
@@ -26,14 +29,21 @@ from tests.distributed.runs import LABELLED, write_recipe
 from tests.games.test_resume import GAME_DATA, GAME_SETTINGS
 
 ADA = {"kind": "ada", "target": -0.9, "kimg": 0.5, "interval": 3}
+LINEAR: dict[str, Any] = {"data__points": {"kind": "linear_gaussian"}, "data__channels": 3}
 
 # Options that change which parameters there are, or the way of the gradients: game, its settings, data.
 OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ali bigan mlp": ("ali", {"encoder": "deterministic", "architecture": "mlp", "width": 0.02}, {}),
+    "avb injected": ("avb", {"adaptive_contrast": False, "architecture": "mlp"}, {}),
+    "avb vae": ("avb", {"encoder": "gaussian", "likelihood": "gaussian"}, {}),
+    "avb linear": ("avb", {"model": "linear_gaussian", "architecture": "mlp", "latent_size": 2}, LINEAR),
     "cgan concat": ("cgan", {"conditioning": "concat", "loss": "non_saturating", "r1_gamma": 1.0}, {}),
     "cgan mlp": ("cgan", {"architecture": "mlp"}, {}),
     "gan mlp": ("gan", {"architecture": "mlp", "hidden": 16, "gp_weight": 1.0, "drift": 0.1}, {}),
     "gan r3gan with ada": ("gan", {"loss": "relativistic", "r2_gamma": 1.0, "spectral_norm": True, "augment": ADA}, {}),
+    "implicit_vi jc-adv": ("implicit_vi", {"contrast": "joint"}, {}),
+    "implicit_vi jc-den": ("implicit_vi", {"contrast": "joint", "estimator": "denoising"}, {}),
+    "implicit_vi linear pc-den": ("implicit_vi", {"model": "linear_gaussian", "estimator": "denoising"}, LINEAR),
     "pix2pixhd global": ("pix2pixhd", {"enhancers": 0, "encoder_features": 0, "pool_size": 0}, {}),
     "pix2pixhd layer norm": ("pix2pixhd", {"norm": "layer"}, {}),
     "progan classifier": ("progan", {"conditioning": "classifier"}, LABELLED),
@@ -50,12 +60,12 @@ STEPS = 200
 def recipe_of(folder: Path, case: str) -> Recipe:
     name, changes, data = CASES[case]
     game = {**GAME_SETTINGS[name], **changes}
-    data = {**GAME_DATA.get(name, {}), **data, "data__resolution": 8}
+    data = {"data__resolution": 8, **GAME_DATA.get(name, {}), **data}
     return load_recipe(write_recipe(folder / "recipe.yaml", game=game, **data))
 
 
 def batches(spec: ImageSpec, phase: Phase) -> Iterator[Batch]:
-    """Noise with labels and maps where the data have them, for ever."""
+    """Noise with labels and maps where the data have them, or points, for ever."""
     draw = torch.Generator().manual_seed(0)
     n, r = phase.batch_size, phase.resolution
     width = r * (spec.width or spec.resolution) // spec.resolution
@@ -63,8 +73,12 @@ def batches(spec: ImageSpec, phase: Phase) -> Iterator[Batch]:
     def numbers(below: int, *shape: int) -> Tensor | None:
         return torch.randint(below, shape, generator=draw) if below else None
 
-    while True:
-        images = 2 * torch.rand(n, spec.channels, r, width, generator=draw) - 1
+    for start in itertools.count(0, n):
+        if spec.points is None:
+            images = 2 * torch.rand(n, spec.channels, r, width, generator=draw) - 1
+        else:
+            points = PointStream(spec.points, seed=0)
+            images = torch.from_numpy(points.read(np.arange(start, start + n)).images)
         maps = numbers(spec.label_map_classes, n, r, width), numbers(9 * spec.instance_maps, n, r, width)
         yield Batch(images, numbers(spec.classes, n), *maps)
 
