@@ -25,7 +25,7 @@ from advgen.game import Batch, Context, Game, ImageSpec, Outcome, Phase, Player,
 from advgen.runtime.engine import DdpEngine, Engine, NoMoments, Update
 from advgen.runtime.world import World
 from advgen.turns import Step, Table, averages_of
-from tests.distributed.runs import LABELLED, write_recipe
+from tests.distributed.runs import LABELLED, POINTS, write_recipe
 from tests.games.test_resume import GAME_DATA, GAME_SETTINGS
 
 ADA = {"kind": "ada", "target": -0.9, "kimg": 0.5, "interval": 3}
@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ali bigan mlp": ("ali", {"encoder": "deterministic", "architecture": "mlp", "width": 0.02}, {}),
     "avb injected": ("avb", {"adaptive_contrast": False, "architecture": "mlp"}, {}),
     "avb vae": ("avb", {"encoder": "gaussian", "likelihood": "gaussian"}, {}),
-    "avb linear": ("avb", {"model": "linear_gaussian", "architecture": "mlp", "latent_size": 2}, LINEAR),
+    "avb linear": ("avb", {"model": "linear_gaussian", "architecture": "mlp", "latent_size": 2}, {**POINTS, **LINEAR}),
     "cgan concat": ("cgan", {"conditioning": "concat", "loss": "non_saturating", "r1_gamma": 1.0}, {}),
     "cgan mlp": ("cgan", {"architecture": "mlp"}, {}),
     "gan mlp": ("gan", {"architecture": "mlp", "hidden": 16, "gp_weight": 1.0, "drift": 0.1}, {}),
