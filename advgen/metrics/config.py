@@ -12,8 +12,8 @@ class EvaluationConfig:
     """What is measured, and by which protocol."""
 
     metrics: tuple[str, ...] = ("fd_lite0",)
-    """Names of metrics: fd_lite0, fid, precision, recall, density, coverage; for data with label maps miou and
-    pixel_accuracy, with classes recognised, with either style_diversity."""
+    """Names of metrics: fd_lite0, fid, precision, recall, density, coverage, c2st, ratio_kl; for data with label maps
+    miou and pixel_accuracy, with classes recognised, with either style_diversity."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None
