@@ -56,9 +56,11 @@ def evaluate(recipe: Recipe, folder: RunFolder, only_latest: bool = False) -> li
 
     def told(record: Record, before: bool) -> None:
         known = " (known)" if before else ""
+        error = record.get("standard_error")
+        within = "" if error is None else f" ± {_figure(error)}"
         console.print(
             f"{record['name']} {record['moment']:<10} {record['phase']:<14} {record['nimg'] / 1000:8.1f} kimg "
-            f"{_figure(record['value']):>10}{known}"
+            f"{_figure(record['value']):>10}{within}{known}"
         )
         if by_class := record.get("per_class"):
             figures = (f"{label}: {'-' if value is None else _figure(value)}" for label, value in enumerate(by_class))

@@ -90,6 +90,12 @@ def _neighbours(bench: Bench) -> Measure:
     return Neighbours(bench, _lite0)
 
 
+def _two_sample(bench: Bench) -> Measure:
+    from advgen.metrics.two_sample import TwoSample
+
+    return TwoSample(bench, _lite0)
+
+
 def _agreement(bench: Bench) -> Measure:
     from advgen.metrics.conditions import agreement
 
@@ -121,6 +127,10 @@ _TABLE = (
     MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _neighbours),
     MetricSpec("coverage", "share of reals with a fake beside them (Naeem et al. 2020)", "higher", _neighbours),
+    MetricSpec(
+        "c2st", "accuracy of telling fakes from reals, at best 0.5 (Lopez-Paz & Oquab 2017)", "lower", _two_sample
+    ),
+    MetricSpec("ratio_kl", "KL(fakes || reals) of features by a fitted density ratio, nats", "lower", _two_sample),
     MetricSpec("miou", "mean IoU of a segmenter's labels with the label maps painted from", "higher", _agreement),
     MetricSpec("pixel_accuracy", "share of pixels that a segmenter sees as the map says", "higher", _agreement),
     MetricSpec("recognised", "share of images that a classifier takes for their class", "higher", _recognition),

@@ -12,9 +12,9 @@ class EvaluationConfig:
     """What is measured, and by which protocol."""
 
     metrics: tuple[str, ...] = ("fd_lite0",)
-    """Names of metrics: fd_lite0, fid, precision, recall, density, coverage; for data with label maps miou and
-    pixel_accuracy, with classes recognised, with either style_diversity; for points with modes modes and high_quality.
-    Empty: nothing is measured."""
+    """Names of metrics: fd_lite0, fid, precision, recall, density, coverage, c2st, ratio_kl; for data with label maps
+    miou and pixel_accuracy, with classes recognised, with either style_diversity; for points with modes modes and
+    high_quality. Empty: nothing is measured."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None

@@ -30,10 +30,12 @@ class Result:
     Attributes:
         value: of all pictures.
         per_class: by class id, None for a class that has too few pictures for one; None for a metric without classes.
+        standard_error: of ``value``, as the pictures vary; None for a metric that does not say.
     """
 
     value: float
     per_class: tuple[float | None, ...] | None = None
+    standard_error: float | None = None
 
 
 class Tally(Protocol):

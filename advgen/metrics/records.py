@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """``name``, ``nimg``, ``phase``, ``moment``, ``resolution``, ``checkpoint``, ``checkpoint_sha256``, ``protocol``,
-``value``, and ``per_class`` (by class id, null for a class with too few images) for metrics that have it."""
+``value``, and ``standard_error`` and ``per_class`` (by class id, null for a class with too few images) for metrics that
+have them."""
 
 
 class Records:
@@ -30,6 +31,8 @@ class Records:
     def add(self, wanted: Record, result: Result) -> Record:
         """Write a record with its figures; returns it."""
         record = {**wanted, "value": result.value}
+        if result.standard_error is not None:
+            record["standard_error"] = result.standard_error
         if result.per_class is not None:
             record["per_class"] = list(result.per_class)
         self._known.append(record)

@@ -95,6 +95,8 @@ class Metric:
     checkpoint: str | None
     per_class: tuple[float, ...] = ()
     """By class id, NaN for a class without a figure; empty for a metric without classes."""
+    standard_error: float = math.nan
+    """NaN where the record has none."""
 
     @property
     def weights(self) -> str:
@@ -268,6 +270,7 @@ def _read_metrics(run: Run) -> None:
             protocol=dict(protocol or {}),
             checkpoint=None if checkpoint is None else str(checkpoint),
             per_class=tuple(_finite(each) for each in by_class) if isinstance(by_class, list) else (),
+            standard_error=_finite(record.get("standard_error")),
         )
         key = (name, nimg, metric.moment, metric.resolution, json.dumps(protocol, sort_keys=True))
         found.pop(key, None)  # measured again: the later one counts, at its place in the file

@@ -55,7 +55,7 @@ def render(run: Run) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "kimg": kimg, "percent": percent, "times": times}
+    environment.filters |= {"number": number, "measured": measured, "kimg": kimg, "percent": percent, "times": times}
     template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
     rows = compare(run.metrics)
     return template.render(
@@ -144,7 +144,7 @@ def _facts(run: Run, rows: list[Row]) -> list[tuple[str, str, str]]:
     final = _final(rows)
     if final:
         remark = f"{times(final.ratio)} the floor of {number(final.floor.value)}" if final.ratio and final.floor else ""
-        facts.append((final.metric.name, number(final.metric.value), remark))
+        facts.append((final.metric.name, measured(final.metric), remark))
         if final.left is not None:
             facts.append(("distance left", percent(final.left), "untrained 100 %, real images 0 %"))
     resolution = run.spans[-1].resolution if run.spans else None
@@ -283,6 +283,12 @@ def kimg(nimg: float) -> str:
 def times(ratio: float) -> str:
     """How many times another figure; near 1 with the digits that tell."""
     return f"{ratio:.{1 if ratio >= 2 else 2}f} ×"
+
+
+def measured(metric: Metric) -> str:
+    """The figure, with its standard error where it has one."""
+    known = math.isfinite(metric.standard_error)
+    return f"{number(metric.value)} ± {number(metric.standard_error)}" if known else number(metric.value)
 
 
 def percent(share: float) -> str:

@@ -19,7 +19,7 @@ from advgen.metrics.measures import Bench
 
 def test_the_names_of_the_table_are_those_of_its_entries():
     neighbours, conditions = {"precision", "recall", "density", "coverage"}, {"miou", "pixel_accuracy", "recognised"}
-    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity"} | neighbours | conditions
+    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity", "c2st", "ratio_kl"} | neighbours | conditions
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
 
 
@@ -29,7 +29,7 @@ def test_the_names_of_the_table_are_those_of_its_entries():
 def test_an_unknown_name_gets_the_nearest_known_one(given: str, nearest: str | None):
     with pytest.raises(UserError, match=f"unknown metric '{given}'") as caught:
         metric(given)
-    assert "Known metrics: coverage, density, fd_lite0, fid," in str(caught.value)
+    assert "Known metrics: c2st, coverage, density, fd_lite0, fid," in str(caught.value)
     if nearest:
         assert f"did you mean '{nearest}'" in str(caught.value)
 

@@ -1,0 +1,149 @@
+"""c2st and ratio_kl of pixels drawn from known densities, and the way of a standard error into records and onto pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import pytest
+import torch
+
+from advgen.errors import UserError
+from advgen.metrics.measures import Result
+from advgen.metrics.pictures import Pictures
+from advgen.metrics.records import Records, read_records
+from advgen.metrics.two_sample import TwoSample, principal
+
+
+class Pixels:
+    identity: ClassVar[dict[str, Any]] = {"name": "pixels"}
+    dimensions = 3
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():  # as real extractors do
+            return images.flatten(1).float()
+
+
+def pixels(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    """Images of one pixel: three channels of N(128, 20²), the first shifted by so many standard deviations."""
+    values = 128 + 20 * np.random.default_rng(seed).standard_normal((count, 3, 1, 1))
+    values[:, 0] += 20 * shift
+    return torch.from_numpy(values.round().clip(0, 255).astype(np.uint8))
+
+
+def batches(images: torch.Tensor) -> list[Pictures]:
+    return [Pictures(part) for part in images.split(300)]
+
+
+def measure(reals: torch.Tensor, samples: int) -> tuple[TwoSample, list[int]]:
+    """The measure, and a list of the resolutions that the reals were asked for at."""
+    asked: list[int] = []
+
+    def pictures(resolution: int) -> list[Pictures]:
+        asked.append(resolution)
+        return batches(reals)
+
+    bench = SimpleNamespace(
+        config=SimpleNamespace(samples=samples, seed=0),
+        extractor=lambda load: load(None),
+        reference=SimpleNamespace(pictures=pictures, count=len(reals)),
+    )
+    return TwoSample(cast(Any, bench), cast(Any, lambda _: Pixels())), asked
+
+
+def taken(of: TwoSample, fakes: torch.Tensor, names: tuple[str, ...] = ("c2st", "ratio_kl")) -> dict[str, Result]:
+    tally = of.start(1, names)
+    for pictures in batches(fakes):
+        tally.add(pictures)
+    return dict(tally.results())
+
+
+def test_the_figures_are_those_of_the_densities() -> None:
+    """A shift by one standard deviation: the best accuracy is Phi(1/2), KL 1/2."""
+    of, asked = measure(pixels(3000, 1), 2000)
+    found = taken(of, pixels(2000, 2, shift=1.0))
+    for name, exact in (("c2st", 0.6915), ("ratio_kl", 0.5)):
+        error = found[name].standard_error
+        assert error is not None and abs(found[name].value - exact) < 4 * error < 0.2
+    assert found["c2st"].per_class is None
+    alike = taken(of, pixels(2000, 3))
+    error = alike["c2st"].standard_error
+    assert error is not None and abs(alike["c2st"].value - 0.5) < 4 * error
+    assert abs(alike["ratio_kl"].value) < 0.05
+    assert asked == [1]  # the reals are kept
+    assert set(taken(of, pixels(2000, 3), ("c2st",))) == {"c2st"}
+
+
+def test_where_nothing_overlaps_kl_has_no_standard_error() -> None:
+    found = taken(measure(pixels(200, 1) // 4, 200)[0], pixels(200, 2))
+    assert found["c2st"].value == 1.0 and found["c2st"].standard_error == 0.0
+    assert found["ratio_kl"].value > 3 and found["ratio_kl"].standard_error is None
+
+
+def test_the_protocol_names_projection_and_estimator() -> None:
+    protocol = measure(pixels(100, 1), 100)[0].protocol("c2st", 1)
+    assert json.loads(json.dumps(protocol)) == {
+        "extractor": {"name": "pixels"},
+        "projection": {"kind": "principal components of both sets", "components": 3},
+        "estimator": {"name": "advgen.ratio.fit_ratio", "folds": 5},
+    }
+
+
+def test_too_few_images_are_refused() -> None:
+    for reals, samples in ((99, 200), (200, 99)):
+        with pytest.raises(UserError, match=r"c2st, ratio_kl: need at least 100 .*evaluation\.samples"):
+            measure(pixels(reals, 1), samples)
+    with pytest.raises(UserError, match="need at least 100"):
+        taken(measure(pixels(200, 1), 200)[0], pixels(50, 2))  # the floor of a small held-out set
+
+
+def test_components_are_those_of_the_equal_mixture() -> None:
+    """Against numpy's singular values of the sets stacked with weights, whose signs are free."""
+    draw = np.random.default_rng(0)
+    mix = draw.standard_normal((6, 6))
+    a, b = draw.standard_normal((50, 6)) @ mix, draw.standard_normal((80, 6)) @ mix + 2
+    found = principal(torch.from_numpy(a).float(), torch.from_numpy(b).float(), 3)
+    a, b = (each.astype(np.float32).astype(np.float64) for each in (a, b))
+    centre = (a.mean(0) + b.mean(0)) / 2
+    stacked = np.concatenate([(a - centre) / np.sqrt(2 * len(a)), (b - centre) / np.sqrt(2 * len(b))])
+    basis = np.linalg.svd(stacked, full_matrices=False)[2][:3]
+    for scores, rows in zip(found, (a, b), strict=True):
+        wanted = (rows - centre) @ basis.T
+        np.testing.assert_allclose(np.abs(scores.numpy()[:, ::-1]), np.abs(wanted), atol=1e-5)
+    assert principal(torch.zeros(5, 2), torch.ones(5, 2))[0].shape == (5, 2)
+
+
+def test_a_standard_error_stands_in_the_record_where_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    old = {"name": "fd_lite0", "nimg": 0, "value": 3.0}
+    path.write_text(json.dumps(old) + "\n")
+    records = Records(path)
+    assert records.find({"name": "fd_lite0", "nimg": 0}) == old
+    records.add({"name": "c2st", "nimg": 0}, Result(0.75, standard_error=0.01))
+    records.add({"name": "recall", "nimg": 0}, Result(0.5))
+    assert read_records(path) == [
+        old,
+        {"name": "c2st", "nimg": 0, "value": 0.75, "standard_error": 0.01},
+        {"name": "recall", "nimg": 0, "value": 0.5},
+    ]
+
+
+def test_evaluate_tells_it_beside_the_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from pipelines import evaluate
+
+    record = {"moment": "end", "phase": "a", "nimg": 1000, "name": "c2st", "value": 0.75}
+
+    class Evaluator:
+        def run(self, told: Any, only_latest: bool) -> list[Any]:
+            told({**record, "standard_error": 0.0125}, False)
+            told(record, True)
+            return []
+
+    monkeypatch.setattr("advgen.build.build_evaluator", lambda *_: Evaluator())
+    recipe = SimpleNamespace(evaluation=SimpleNamespace(metrics=("c2st",)))
+    evaluate.evaluate(cast(Any, recipe), cast(Any, None))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("0.7500 ± 0.0125") and second.endswith("0.7500 (known)")
