@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator
 
 from advgen.data.config import DataConfig
+from advgen.games.aae.config import AaeConfig
 from advgen.games.ali.config import AliConfig
 from advgen.games.cgan.config import CGanConfig
 from advgen.games.gan.config import GanConfig
@@ -48,7 +49,9 @@ class Recipe:
 
     name: str
     """Name of the run and of its folder."""
-    game: Annotated[AliConfig | CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")]
+    game: Annotated[
+        AaeConfig | AliConfig | CGanConfig | GanConfig | Pix2PixHdConfig | ProganConfig, Discriminator("kind")
+    ]
     """The method."""
     data: DataConfig
     """The images."""
