@@ -49,6 +49,8 @@ class MetricSpec:
         measure: makes what takes it (:mod:`advgen.metrics.measures`), once for all metrics that name the same function;
             raises UserError where a file or package is missing, or where the metric does not apply to the data.
         floor: whether real images can be measured alike.
+        of: which pictures it is shown: generated ones; held-out images that went through the game's encoder and
+            decoder; held-out images with the classes that the game's networks take them for.
     """
 
     name: str
@@ -56,6 +58,7 @@ class MetricSpec:
     better: Literal["lower", "higher"]
     measure: Callable[[Bench], Measure]
     floor: bool = True
+    of: Literal["samples", "reconstructions", "answers"] = "samples"
 
 
 def _lite0(given: MetricFiles) -> Extractor:
@@ -100,6 +103,12 @@ def _recognition(bench: Bench) -> Measure:
     return recognition(bench)
 
 
+def _answers(bench: Bench) -> Measure:
+    from advgen.metrics.answers import Answers
+
+    return Answers(bench)
+
+
 def _styles(bench: Bench) -> Measure:
     from advgen.metrics.conditions import Styles
 
@@ -116,6 +125,21 @@ _TABLE = (
     MetricSpec("miou", "mean IoU of a segmenter's labels with the label maps painted from", "higher", _agreement),
     MetricSpec("pixel_accuracy", "share of pixels that a segmenter sees as the map says", "higher", _agreement),
     MetricSpec("recognised", "share of images that a classifier takes for their class", "higher", _recognition),
+    MetricSpec(
+        "reconstruction_recognised",
+        "share of held-out images that a classifier takes for their class after encoding and decoding",
+        "higher",
+        _recognition,
+        of="reconstructions",
+    ),
+    MetricSpec(
+        "classification_error",
+        "share of held-out images that the game's networks take for another class",
+        "lower",
+        _answers,
+        floor=False,
+        of="answers",
+    ),
     MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
 )
 

@@ -13,13 +13,15 @@ class EvaluationConfig:
 
     metrics: tuple[str, ...] = ("fd_lite0",)
     """Names of metrics: fd_lite0, fid, precision, recall, density, coverage; for data with label maps miou and
-    pixel_accuracy, with classes recognised, with either style_diversity."""
+    pixel_accuracy, with classes recognised, with either style_diversity; for games that encode images
+    reconstruction_recognised, for those that classify them classification_error."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None
     """Training images on the other side; null for all."""
     held_out_samples: int | None = None
-    """Held-out images for the real-versus-real floor; null for as many as samples, or all there are."""
+    """Held-out images for the real-versus-real floor, and to be encoded or classified; null for as many as samples, or
+    all there are."""
     weights: Literal["average", "raw"] = "average"
     """Whether moving averages stand in for the networks they follow."""
     seed: int = 0

@@ -19,7 +19,8 @@ from advgen.metrics.measures import Bench
 
 def test_the_names_of_the_table_are_those_of_its_entries():
     neighbours, conditions = {"precision", "recall", "density", "coverage"}, {"miou", "pixel_accuracy", "recognised"}
-    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity"} | neighbours | conditions
+    held_out = {"reconstruction_recognised", "classification_error"}
+    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity"} | neighbours | conditions | held_out
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
 
 
@@ -50,6 +51,8 @@ def test_fid_without_its_file_says_what_it_needs():
         ("miou", "data.label_map_classes"),
         ("pixel_accuracy", "data.label_map_classes"),
         ("recognised", "data.classes"),
+        ("reconstruction_recognised", "data.classes"),
+        ("classification_error", "data.classes"),
         ("style_diversity", "data.label_map_classes or data.classes"),
     ],
 )
