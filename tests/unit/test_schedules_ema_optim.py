@@ -42,6 +42,12 @@ def test_ramps_that_overlap_multiply() -> None:
     assert rate.at(60_000) == pytest.approx(math.exp(-5 * 0.25**2) * 40 / 60)
 
 
+def test_each_drop_divides_the_rate_by_ten() -> None:
+    rate = LearningRate(0.01, drops_kimg=(3.0, 60.0))
+    found = [rate.at(nimg) for nimg in (0, 2999, 3000, 59_999, 60_000, 10**9)]
+    assert found == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001], rel=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------------------ averages
 def test_constant_decay_is_one_weight() -> None:
     assert {ConstantDecay(decay=0.9).at(nimg, batch) for nimg in (0, 10**7) for batch in (1, 64)} == {0.9}
