@@ -4,12 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from advgen.ema import ConstantDecay, HalfLife, update_average
-from advgen.optim import Adam
+from advgen.optim import Adam, Momentum, build_optimizer
 from advgen.schedules import LearningRate
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "games" / "golden" / "progan.json").read_text())
@@ -111,3 +112,24 @@ def test_optimizers_that_cannot_work_are_refused(bad: dict[str, object]) -> None
 def test_a_norm_to_clip_at_is_positive() -> None:
     with pytest.raises(ValueError, match="clip_norm must be positive"):
         Adam(clip_norm=0.0)
+
+
+def test_momentum_is_a_sum_of_past_gradients_that_fade() -> None:
+    parameter = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = build_optimizer(Momentum(momentum=0.9), {"p": parameter})
+    weight, velocity = np.zeros(3), np.zeros(3)
+    for number, rate in enumerate((0.1, 0.1, 0.01)):
+        gradient = np.random.default_rng(number).normal(size=3)
+        parameter.grad = torch.from_numpy(gradient)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        velocity = 0.9 * velocity + gradient
+        weight -= rate * velocity
+    np.testing.assert_allclose(parameter.detach(), weight, rtol=1e-12)
+    np.testing.assert_allclose(optimizer.state[parameter]["momentum_buffer"], velocity, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [{"momentum": 1.0}, {"momentum": -0.1}, {"clip_norm": 0.0}])
+def test_momentum_that_cannot_work_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="momentum must lie|clip_norm must be"):
+        Momentum(**bad)

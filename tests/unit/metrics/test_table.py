@@ -30,7 +30,7 @@ def test_the_names_of_the_table_are_those_of_its_entries():
 def test_an_unknown_name_gets_the_nearest_known_one(given: str, nearest: str | None):
     with pytest.raises(UserError, match=f"unknown metric '{given}'") as caught:
         metric(given)
-    assert "Known metrics: coverage, density, fd_lite0, fid," in str(caught.value)
+    assert "Known metrics: classification_error, coverage, density, fd_lite0, fid," in str(caught.value)
     if nearest:
         assert f"did you mean '{nearest}'" in str(caught.value)
 
