@@ -36,6 +36,7 @@ from advgen.trainer import Reading, Setting, Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
+    "aae": ("advgen.games.aae.game", "Aae"),
     "ali": ("advgen.games.ali.game", "Ali"),
     "avb": ("advgen.games.avb.game", "Avb"),
     "cgan": ("advgen.games.cgan.game", "CGan"),

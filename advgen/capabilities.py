@@ -154,6 +154,27 @@ class ScoresLikelihood(Protocol):
 
 
 @runtime_checkable
+class Classifies(Protocol):
+    """A game whose networks tell the classes of images.
+
+    Attributes:
+        classifies: whether they do with these settings.
+    """
+
+    classifies: bool
+
+    def classify(self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch) -> Tensor:
+        """Probabilities of each class: float [n, classes].
+
+        Args:
+            networks: by name, averages in their networks' places.
+            progress: where the run stands.
+            images: their labels are not looked at.
+        """
+        ...
+
+
+@runtime_checkable
 class Begins(Protocol):
     """A game that takes statistics of the data before a run's first step.
 

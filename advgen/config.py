@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator
 
 from advgen.data.config import DataConfig
+from advgen.games.aae.config import AaeConfig
 from advgen.games.ali.config import AliConfig
 from advgen.games.avb.config import AvbConfig
 from advgen.games.cgan.config import CGanConfig
@@ -52,7 +53,7 @@ class Recipe:
     name: str
     """Name of the run and of its folder."""
     game: Annotated[
-        AliConfig | AvbConfig | CGanConfig | GanConfig | ImplicitViConfig | Pix2PixHdConfig | ProganConfig,
+        AaeConfig | AliConfig | AvbConfig | CGanConfig | GanConfig | ImplicitViConfig | Pix2PixHdConfig | ProganConfig,
         Discriminator("kind"),
     ]
     """The method."""
@@ -76,8 +77,8 @@ class Recipe:
             raise ValueError("seed must lie in [0, 2**63)")
         wanted = "images" if self.data.points is None else "points"
         for name in self.evaluation.metrics:
-            if name in METRICS and METRICS[name].of != wanted:
-                fitting = ", ".join(spec.name for spec in METRICS.values() if spec.of == wanted)
+            if name in METRICS and METRICS[name].data != wanted:
+                fitting = ", ".join(spec.name for spec in METRICS.values() if spec.data == wanted)
                 raise ValueError(
                     f"evaluation.metrics: {name} is not taken of {wanted}; name metrics that are ({fitting}), or none "
                     "([])"

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from advgen.capabilities import Samples
+from advgen.capabilities import Classifies, Encodes, Samples
 from advgen.data.stream import NumberedStream
 from advgen.errors import UserError
 from advgen.files import sha256
 from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, sampling_networks
-from advgen.images import to_bytes
+from advgen.images import to_bytes, to_signed
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.measures import Bench, Learned, Measure, Result
@@ -111,7 +111,7 @@ class Evaluator:
             only_latest: leave the phase ends out.
 
         Raises:
-            UserError: no checkpoint, an unknown metric, one that the data do not allow, missing weights.
+            UserError: no checkpoint, an unknown metric, one that the data or the game do not allow, missing weights.
         """
         paths = list_checkpoints(self.folder.checkpoints)
         if not paths:
@@ -120,6 +120,7 @@ class Evaluator:
         records = Records(self.folder.metrics)
         specs = [metric(name) for name in dict.fromkeys(self.config.metrics)]
         for spec in specs:
+            self._check(spec)
             self._measure(spec)
         results: list[Record] = []
         for subject in self._subjects(specs, chosen):
@@ -130,23 +131,34 @@ class Evaluator:
                 told(results[-1], known is not None)
         return results
 
+    def _check(self, spec: MetricSpec) -> None:
+        """Refuse a metric of what the game cannot do, or of images that are not there."""
+        game = self.game
+        if spec.of == "reconstructions" and not isinstance(game, Encodes):
+            raise UserError(f"{spec.name}: this game finds no latents of images. Leave it out of evaluation.metrics.")
+        if spec.of == "answers" and not (isinstance(game, Classifies) and game.classifies):
+            raise UserError(f"{spec.name}: this game's networks tell no classes. Leave it out of evaluation.metrics.")
+        if spec.of != "samples" and self.held_out is None:
+            raise UserError(f"{spec.name}: is taken of held-out images. Name some in data.held_out.")
+
     def _subjects(self, specs: list[MetricSpec], paths: list[Path]) -> Iterator[Subject]:
         """Held-out images at each resolution, and every view of every checkpoint."""
         seen: set[int] = set()
         for path in paths:
             # A phase that only goes on with what the one before it faded in begins with the same images.
-            figures: dict[tuple[int, float], dict[str, Result]] = {}
+            figures: dict[tuple[int, float, bool], dict[str, Result]] = {}
             for view in self._views(path):
                 resolution, fade = view.progress.phase.resolution, view.progress.fade
                 if self.held_out is not None and resolution not in seen:
                     seen.add(resolution)
                     yield self._floor(self.held_out, specs, resolution)
-                yield Subject(
-                    [self._record(spec, view, path) for spec in specs],
-                    resolution,
-                    partial(self._fakes, path, view.progress),
-                    figures.setdefault((resolution, fade), {}),
-                )
+                for drawn in dict.fromkeys(spec.of == "samples" for spec in specs):
+                    yield Subject(
+                        [self._record(spec, view, path) for spec in specs if (spec.of == "samples") == drawn],
+                        resolution,
+                        partial(self._fakes if drawn else self._passed_through, path, view.progress),
+                        figures.setdefault((resolution, fade, drawn), {}),
+                    )
 
     def _views(self, path: Path) -> list[View]:
         """What a checkpoint is looked at for: each resolution untrained; a phase's end, and the next one's start."""
@@ -185,7 +197,7 @@ class Evaluator:
         return Subject(records, resolution, lambda _: held_out.pictures(resolution), {})
 
     def _record(self, spec: MetricSpec, view: View, path: Path) -> Record:
-        """Of generated images, without its figures."""
+        """Of generated images, or of what the game makes of held-out ones, without its figures."""
         resolution = view.progress.phase.resolution
         images = {
             "samples": self._measure(spec).samples,
@@ -193,6 +205,8 @@ class Evaluator:
             "weights": self.config.weights,
             **({"conditions": self._given.digest} if self.spec.conditional else {}),
         }
+        if spec.of != "samples" and self.held_out is not None:
+            images |= {"samples": self.held_out.count, "images": spec.of}
         return {
             "name": spec.name,
             "nimg": int(path.name),
@@ -243,21 +257,39 @@ class Evaluator:
             resolution: their height.
         """
         subject = Subject([], resolution, show, {})
-        self._take(list(self.config.metrics), subject)
+        self._take([name for name in self.config.metrics if metric(name).of == "samples"], subject)
         return subject.figures
 
     def _fakes(self, path: Path, progress: Progress, count: int) -> Iterator[Pictures]:
         """Generated pictures, batch by batch: a function of the seed, whatever the batches."""
-        restore_networks({**self.networks, **self.averages}, self._read(path).networks)
-        networks: Mapping[str, nn.Module] = self.networks
-        if self.config.weights == "average":
-            networks = sampling_networks(self.game, self.networks, self.averages)
+        networks = self._networks_of(path)
         for start in range(0, count, self.config.batch_size):
             positions = np.arange(start, min(start + self.config.batch_size, count))
             like = self.conditions(positions, progress.phase.resolution)
             draw = partial(self._draw, networks, progress, torch.from_numpy(positions).to(self.device), like)
             labels, label_map = (None, None) if like is None else (like.labels, like.label_map)
             yield Pictures(draw(0), labels, label_map, again=draw)
+
+    def _passed_through(self, path: Path, progress: Progress, count: int) -> Iterator[Pictures]:
+        """All held-out images as they are encoded (by means) and decoded, with the classes that they are taken for."""
+        networks, game = self._networks_of(path), self.game
+        assert self.held_out is not None
+        for real in self.held_out.pictures(progress.phase.resolution):
+            batch, images, answers = Batch(to_signed(real.images), real.labels), real.images, None
+            with torch.no_grad():
+                if isinstance(game, Encodes):
+                    latents = game.encode(networks, progress, batch)
+                    images = to_bytes(game.decode(networks, progress, latents, batch))
+                if isinstance(game, Classifies) and game.classifies:
+                    answers = game.classify(networks, progress, batch).argmax(dim=1)
+            yield Pictures(images, real.labels, answers=answers)
+
+    def _networks_of(self, path: Path) -> Mapping[str, nn.Module]:
+        """Those of a checkpoint, averages in their networks' places if the evaluation takes averages."""
+        restore_networks({**self.networks, **self.averages}, self._read(path).networks)
+        if self.config.weights == "average":
+            return sampling_networks(self.game, self.networks, self.averages)
+        return self.networks
 
     def _draw(
         self, networks: Mapping[str, nn.Module], progress: Progress, positions: Tensor, like: Batch | None, again: int

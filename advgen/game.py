@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from advgen.clock import Clock
 from advgen.ema import DecayRule
 from advgen.errors import UserError
-from advgen.optim import Adam
+from advgen.optim import Optimizer
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
 
@@ -214,7 +214,7 @@ class Player:
 
     name: str
     trains: tuple[str, ...]
-    optimizer: Adam
+    optimizer: Optimizer
     loss: Loss
     every: int = 1
     repeat: int = 1

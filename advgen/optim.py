@@ -33,8 +33,29 @@ class Adam:
             raise ValueError("clip_norm must be positive")
 
 
+@configuration
+class Momentum:
+    """Gradient descent with momentum: v = momentum * v + gradient, weight -= rate * v."""
+
+    momentum: float = 0.9
+    """Share of the last step that goes on; 0 for none."""
+    clip_norm: float | None = None
+    """As :attr:`Adam.clip_norm`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError("momentum must lie in [0, 1)")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError("clip_norm must be positive")
+
+
+Optimizer = Adam | Momentum
+
+
 def build_optimizer(
-    config: Adam, parameters: Mapping[str, nn.Parameter] | Sequence[Mapping[str, nn.Parameter]], fused: bool = False
+    config: Optimizer,
+    parameters: Mapping[str, nn.Parameter] | Sequence[Mapping[str, nn.Parameter]],
+    fused: bool = False,
 ) -> optim.Optimizer:
     """The optimizer over ``parameters`` in their order, or groups of them; its learning rate is set before each step.
 
@@ -46,8 +67,11 @@ def build_optimizer(
     import torch
 
     groups = [parameters] if isinstance(parameters, Mapping) else parameters
+    parts = [{"params": list(group.values())} for group in groups]
+    if isinstance(config, Momentum):
+        return torch.optim.SGD(parts, lr=0.0, momentum=config.momentum, foreach=not fused, fused=fused)
     return torch.optim.Adam(
-        [{"params": list(group.values())} for group in groups],
+        parts,
         lr=0.0,
         betas=config.betas,
         eps=config.eps,

@@ -30,6 +30,19 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 GAMES: dict[str, dict[str, Any]] = {
+    "aae": {
+        "kind": "aae",
+        "variant": "semi_supervised",
+        "encoder": "gaussian",
+        "labelled": 8,
+        "latent_size": 3,
+        "prior": {"kind": "gaussian", "deviation": 1.0},
+        "hidden": 12,
+        "initial_deviation": None,
+        "input_noise": 0.3,
+        "batch_size": 16,
+        "total_kimg": 0.32,
+    },
     "ali": {
         "kind": "ali",
         "architecture": "small",
@@ -96,6 +109,7 @@ GAMES: dict[str, dict[str, Any]] = {
 # With 1e-3 it meets a kink of a rectifier (7e-5 in float32, 4e-16 in float64).
 GAMES["progan-projection"] = {**GAMES["progan"], "conditioning": "projection", "learning_rate": 3e-4}
 PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
+    "aae": {False: {}},
     "ali": {False: {}},
     "cgan": {False: {}},
     "gan": {True: {"r1_gamma": 10.0, "r1_every": 2}, False: {"r1_gamma": 0.0}},
@@ -110,6 +124,7 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
 # near the kink of its rectifier amplifies rounding to 1e-3 in float32, on some engines; float64 gives 1e-15 there. So
 # does the kink of pix2pixhd's feature matching, whose phases are cut where none is met.)
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
+    "aae": {False: {}},
     "ali": {False: {}},
     "cgan": {False: {}},
     "gan": {False: {}},
@@ -155,7 +170,7 @@ class Case:
         path = folder / f"{prefix}-{self.name}.yaml"
         training = {"engine": self.engine, "accumulation": self.accumulation}
         changes = {f"training__{key}": value for key, value in training.items()}
-        data = {"ali": LABELLED, "cgan": LABELLED, "pix2pixhd": PAIRED, "progan-projection": LABELLED}
+        data = {"aae": LABELLED, "ali": LABELLED, "cgan": LABELLED, "pix2pixhd": PAIRED, "progan-projection": LABELLED}
         changes.update(data.get(self.game, {}))
         small = {"training__sample_rows": 1, "training__sample_columns": 1, "training__log_every_steps": 1}
         return write_recipe(path, name=f"{prefix}-{self.name}", game=game, **changes, **small)

@@ -49,7 +49,9 @@ class MetricSpec:
         measure: makes what takes it (:mod:`advgen.metrics.measures`), once for all metrics that name the same function;
             raises UserError where a file or package is missing, or where the metric does not apply to the data.
         floor: whether real images can be measured alike.
-        of: what it is taken of; one of points needs no feature network.
+        of: which pictures it is shown: generated ones; held-out images that went through the game's encoder and
+            decoder; held-out images with the classes that the game's networks take them for.
+        data: what it is taken of; one of points needs no feature network.
     """
 
     name: str
@@ -57,7 +59,8 @@ class MetricSpec:
     better: Literal["lower", "higher"]
     measure: Callable[[Bench], Measure]
     floor: bool = True
-    of: Literal["images", "points"] = "images"
+    of: Literal["samples", "reconstructions", "answers"] = "samples"
+    data: Literal["images", "points"] = "images"
 
 
 def _lite0(given: MetricFiles) -> Extractor:
@@ -108,6 +111,12 @@ def _recognition(bench: Bench) -> Measure:
     return recognition(bench)
 
 
+def _answers(bench: Bench) -> Measure:
+    from advgen.metrics.answers import Answers
+
+    return Answers(bench)
+
+
 def _styles(bench: Bench) -> Measure:
     from advgen.metrics.conditions import Styles
 
@@ -134,9 +143,24 @@ _TABLE = (
     MetricSpec("miou", "mean IoU of a segmenter's labels with the label maps painted from", "higher", _agreement),
     MetricSpec("pixel_accuracy", "share of pixels that a segmenter sees as the map says", "higher", _agreement),
     MetricSpec("recognised", "share of images that a classifier takes for their class", "higher", _recognition),
+    MetricSpec(
+        "reconstruction_recognised",
+        "share of held-out images that a classifier takes for their class after encoding and decoding",
+        "higher",
+        _recognition,
+        of="reconstructions",
+    ),
+    MetricSpec(
+        "classification_error",
+        "share of held-out images that the game's networks take for another class",
+        "lower",
+        _answers,
+        floor=False,
+        of="answers",
+    ),
     MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
-    MetricSpec("modes", "modes of a set of points that are covered", "higher", _modes, of="points"),
-    MetricSpec("high_quality", "share of points within three deviations of a mode", "higher", _modes, of="points"),
+    MetricSpec("modes", "modes of a set of points that are covered", "higher", _modes, data="points"),
+    MetricSpec("high_quality", "share of points within three deviations of a mode", "higher", _modes, data="points"),
 )
 
 METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _TABLE}

@@ -42,12 +42,13 @@ def agreement(bench: Bench) -> Judged:
 
 
 def recognition(bench: Bench) -> Judged:
-    """``recognised``: a classifier against the classes that were asked for.
+    """``recognised`` and ``reconstruction_recognised``: a classifier against the classes that pictures are to be of.
 
     Raises:
         UserError: the data have no classes.
     """
-    bench.require(bench.spec.classes, ("recognised",), "classes", "data.classes")
+    names = ("recognised", "reconstruction_recognised")
+    bench.require(bench.spec.classes, names, "classes", "data.classes")
     return Judged(bench, "classifier", classifier, lambda pictures: pictures.labels, bench.spec.classes)
 
 

@@ -13,14 +13,16 @@ class EvaluationConfig:
 
     metrics: tuple[str, ...] = ("fd_lite0",)
     """Names of metrics: fd_lite0, fid, precision, recall, density, coverage, c2st, ratio_kl; for data with label maps
-    miou and pixel_accuracy, with classes recognised, with either style_diversity; for points with modes modes and
+    miou and pixel_accuracy, with classes recognised, with either style_diversity; for games that encode images
+    reconstruction_recognised, for those that classify them classification_error; for points with modes modes and
     high_quality. Empty: nothing is measured."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None
     """Training images on the other side; null for all."""
     held_out_samples: int | None = None
-    """Held-out images for the real-versus-real floor; null for as many as samples, or all there are."""
+    """Held-out images for the real-versus-real floor, and to be encoded or classified; null for as many as samples, or
+    all there are."""
     weights: Literal["average", "raw"] = "average"
     """Whether moving averages stand in for the networks they follow."""
     seed: int = 0

@@ -20,12 +20,14 @@ class Pictures:
         label_map: int64 [n, h, w], what was painted from, or what belongs to the real images; None without label maps.
         again: draws the same conditions with other noise, uint8 [n, c, h, w], by a number from 1 on; None for real
             images, of which there is one a condition.
+        answers: int64 [n], the classes that the game's networks take real images for; None where it was not asked.
     """
 
     images: Tensor
     labels: Tensor | None = None
     label_map: Tensor | None = None
     again: Callable[[int], Tensor] | None = None
+    answers: Tensor | None = None
     _features: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.distributed.runs import (
+    LABELLED,
     accelerate,
     advgen,
     final_tensors,
     logged,
+    make_labelled_shards,
     make_shards,
     run_advgen,
     torchrun,
@@ -98,6 +100,24 @@ def test_state_of_spectral_estimates_and_ada_is_that_of_one_process(place: Path)
     assert one.keys() == two.keys() and any(key.endswith(".u") for key in one)
     assert one["networks/augment.p"] == two["networks/augment.p"] > 0
     assert max(np.abs(one[key] - two[key]).max() for key in one if key.startswith("networks/")) < 1e-11
+
+
+def test_players_that_share_a_network(place: Path) -> None:
+    """Three optimizers on one encoder, each in a wrapper of its own, on two ranks of two micro-batches each."""
+    make_labelled_shards(place)
+    game = {"kind": "aae", "variant": "semi_supervised", "labelled": 8, "encoder": "gaussian", "latent_size": 3}
+    game |= {"hidden": 12, "initial_deviation": None, "input_noise": 0.3, "batch_size": 16, "total_kimg": 0.16}
+    ends = []
+    for processes in (1, 2):
+        settings: dict[str, Any] = {"game": game, "training__precision": "float64", **LABELLED}
+        settings["training__accumulation"] = processes
+        recipe = write_recipe(place / f"shared-{processes}.yaml", name=f"shared-{processes}", **settings)
+        advgen(place, "train", recipe.name, launcher=torchrun(processes) if processes > 1 else ())
+        ends.append(final_tensors(place / "runs" / f"shared-{processes}"))
+    one, two = ends
+    assert one.keys() == two.keys()
+    assert sum(key.endswith("/encoder.hidden.0.weight/momentum_buffer") for key in one) == 3
+    assert max(np.abs(one[key].astype(float) - two[key]).max() for key in one) < 1e-9
 
 
 @pytest.mark.slow

@@ -30,6 +30,20 @@ from tests.distributed.runs import (
 )
 
 GAME_SETTINGS: dict[str, dict[str, Any]] = {
+    "aae": {
+        "kind": "aae",
+        "variant": "semi_supervised",
+        "encoder": "gaussian",
+        "labelled": 4,
+        "latent_size": 3,
+        "prior": {"kind": "gaussian", "deviation": 1.0},
+        "hidden": 12,
+        "initial_deviation": None,
+        "input_noise": 0.3,
+        "batch_size": 8,
+        "drops_kimg": [0.04],
+        "total_kimg": 0.08,
+    },
     "ali": {
         "kind": "ali",
         "architecture": "small",
@@ -123,6 +137,7 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
 
 # They refuse data without labels or maps, or images.
 GAME_DATA: dict[str, dict[str, Any]] = {
+    "aae": LABELLED,
     "ali": LABELLED,
     "cgan": LABELLED,
     "implicit_vi": POINTS,

@@ -31,8 +31,16 @@ from tests.games.test_resume import GAME_DATA, GAME_SETTINGS
 ADA = {"kind": "ada", "target": -0.9, "kimg": 0.5, "interval": 3}
 LINEAR: dict[str, Any] = {"data__points": {"kind": "linear_gaussian"}, "data__channels": 3}
 
+AAE_SMALL = {"architecture": "small", "encoder": "universal"}
+PETALS = {"kind": "mixture", "components": 2, "conditioned": True}
+
 # Options that change which parameters there are, or the way of the gradients: game, its settings, data.
 OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "aae small universal": ("aae", {"variant": "unsupervised", "labelled": None, **AAE_SMALL}, {}),
+    "aae supervised": ("aae", {"variant": "supervised", "labelled": None}, {}),
+    "aae clustering": ("aae", {"variant": "clustering", "labelled": None, "clusters": 3, "optimizer": "adam"}, {}),
+    "aae dimension reduction": ("aae", {"variant": "dimension_reduction"}, {}),
+    "aae conditioned": ("aae", {"variant": "unsupervised", "latent_size": 2, "prior": PETALS}, {}),
     "ali bigan mlp": ("ali", {"encoder": "deterministic", "architecture": "mlp", "width": 0.02}, {}),
     "avb injected": ("avb", {"adaptive_contrast": False, "architecture": "mlp"}, {}),
     "avb vae": ("avb", {"encoder": "gaussian", "likelihood": "gaussian"}, {}),

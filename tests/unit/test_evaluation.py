@@ -16,6 +16,7 @@ from torch import Tensor
 
 from advgen.build import build_evaluator
 from advgen.config import Recipe, load_recipe
+from advgen.errors import UserError
 from advgen.game import sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics.frechet import frechet_distance
@@ -41,6 +42,7 @@ NEIGHBOURS = ("precision", "recall", "density", "coverage")
 EVALUATION = {"samples": 24, "batch_size": 10, "threads": 1, "judge_images": 64, "cache": "cache"}
 # A step or two of each phase.
 CLASSES = {**GAME_SETTINGS["cgan"], "total_kimg": 0.008, "rampdown_kimg": 0.0, "critic_repeats": 1}
+CODES = {**GAME_SETTINGS["aae"], "total_kimg": 0.008}
 MAPS = {
     **GAME_SETTINGS["pix2pixhd"],
     **{"global_kimg": 0.004, "global_decay_kimg": 0.0, "frozen_kimg": 0.004},
@@ -64,7 +66,7 @@ class Means:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of a game of classes, with held-out images of other seeds, and of a game of label maps."""
+    """Runs of a game of classes and of one of codes, with held-out images of other seeds, and of one of label maps."""
     folder = tmp_path_factory.mktemp("evaluation")
     make_labelled_shards(folder)
     make_paired_shards(folder)
@@ -76,6 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         held_out = {"data__held_out": {"shards": "held-out"}}
         same = {"evaluation": EVALUATION, "training__sample_rows": 1, "training__sample_columns": 2}
         assert play(write_recipe(folder / "c.yaml", name="c", game=CLASSES, **LABELLED, **held_out, **same), None)
+        assert play(write_recipe(folder / "a.yaml", name="a", game=CODES, **LABELLED, **held_out, **same), None)
         assert play(write_recipe(folder / "p.yaml", name="p", game=MAPS, **PAIRED, **same), None)
     return folder
 
@@ -222,6 +225,60 @@ def test_styles_are_drawn_of_the_first_conditions_only(here: Path, monkeypatch: 
     assert (styles["protocol"]["samples"], styles["protocol"]["styles"]) == (3, 4)
     fewer = Counted("p", metrics=("style_diversity",), samples=4)
     assert fewer.run() == [styles] and fewer.calls == 0
+
+
+def test_held_out_images_are_encoded_decoded_and_classified(here: Path) -> None:
+    """Each is seen once, without noise; samples are drawn only where a metric asks for them."""
+
+    class Bright(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack((images.mean((1, 2, 3)), torch.full((len(images),), 0.5)), 1)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
+        torch.jit.save(torch.jit.script(Bright()), here / "bright.pt")
+    names = ("reconstruction_recognised", "classification_error")
+    counted = Counted("a", metrics=names, classifier="bright.pt")
+    records = counted.run()
+    assert counted.calls == 0
+    assert counted.told == [(names[0], "floor", False), (names[0], "end", False), (names[1], "end", False)]
+    evaluator = counted.evaluator
+    game, held_out = cast(Any, evaluator.game), evaluator.held_out
+    assert held_out is not None
+    path = list_checkpoints(evaluator.folder.checkpoints)[-1]
+    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
+    batch = batch_of(held_out.stream.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
+    assert batch.labels is not None
+    with torch.no_grad():
+        probabilities = game.classify(networks, evaluator.timeline.at_end_of(0), batch)
+        codes = game.encode(networks, evaluator.timeline.at_end_of(0), batch)
+        again = to_bytes(game.decode(networks, evaluator.timeline.at_end_of(0), codes, batch)).double() / 255
+    error = (probabilities.argmax(dim=1) != batch.labels).double().mean().item()
+    right = ((again.mean((1, 2, 3)) <= 0.5).long() == batch.labels).double().mean().item()
+    assert [record["value"] for record in records[1:]] == pytest.approx([right, error])
+    assert records[1]["protocol"] | {"images": ""} == records[0]["protocol"] | {
+        "images": "",
+        "weights": "average",
+        "conditions": held_out.stream.manifest.digest,
+    }
+    both = Counted("a", metrics=("recognised", *names), classifier="bright.pt")
+    both.run()
+    assert both.calls == 3 and [before for name, _, before in both.told if name in names] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("run", "changes", "message"),
+    [
+        ("c", {"metrics": ("reconstruction_recognised",)}, "reconstruction_recognised: this game finds no latents"),
+        ("c", {"metrics": ("classification_error",)}, "classification_error: this game's networks tell no classes"),
+    ],
+)
+def test_a_metric_of_what_the_game_cannot_do_is_refused(
+    here: Path, run: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        Counted(run, **changes).run()
 
 
 def test_a_judge_of_the_user_s(here: Path) -> None:

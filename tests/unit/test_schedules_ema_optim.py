@@ -4,12 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from advgen.ema import ConstantDecay, HalfLife, update_average
-from advgen.optim import Adam
+from advgen.optim import Adam, Momentum, build_optimizer
 from advgen.schedules import LearningRate
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "games" / "golden" / "progan.json").read_text())
@@ -40,6 +41,12 @@ def test_the_ramp_down_is_linear_and_ends_at_zero() -> None:
 def test_ramps_that_overlap_multiply() -> None:
     rate = LearningRate(1.0, rampup_kimg=80, rampdown_kimg=60, total_kimg=100)
     assert rate.at(60_000) == pytest.approx(math.exp(-5 * 0.25**2) * 40 / 60)
+
+
+def test_each_drop_divides_the_rate_by_ten() -> None:
+    rate = LearningRate(0.01, drops_kimg=(3.0, 60.0))
+    found = [rate.at(nimg) for nimg in (0, 2999, 3000, 59_999, 60_000, 10**9)]
+    assert found == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001], rel=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------------------ averages
@@ -105,3 +112,24 @@ def test_optimizers_that_cannot_work_are_refused(bad: dict[str, object]) -> None
 def test_a_norm_to_clip_at_is_positive() -> None:
     with pytest.raises(ValueError, match="clip_norm must be positive"):
         Adam(clip_norm=0.0)
+
+
+def test_momentum_is_a_sum_of_past_gradients_that_fade() -> None:
+    parameter = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = build_optimizer(Momentum(momentum=0.9), {"p": parameter})
+    weight, velocity = np.zeros(3), np.zeros(3)
+    for number, rate in enumerate((0.1, 0.1, 0.01)):
+        gradient = np.random.default_rng(number).normal(size=3)
+        parameter.grad = torch.from_numpy(gradient)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        velocity = 0.9 * velocity + gradient
+        weight -= rate * velocity
+    np.testing.assert_allclose(parameter.detach(), weight, rtol=1e-12)
+    np.testing.assert_allclose(optimizer.state[parameter]["momentum_buffer"], velocity, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [{"momentum": 1.0}, {"momentum": -0.1}, {"clip_norm": 0.0}])
+def test_momentum_that_cannot_work_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="momentum must lie|clip_norm must be"):
+        Momentum(**bad)

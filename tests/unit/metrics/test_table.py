@@ -19,7 +19,9 @@ from advgen.metrics.measures import Bench
 
 def test_the_names_of_the_table_are_those_of_its_entries():
     neighbours, conditions = {"precision", "recall", "density", "coverage"}, {"miou", "pixel_accuracy", "recognised"}
-    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity", "c2st", "ratio_kl"} | neighbours | conditions
+    held_out, points = {"reconstruction_recognised", "classification_error"}, {"modes", "high_quality"}
+    distances = {"fd_lite0", "fid", "style_diversity", "c2st", "ratio_kl"}
+    assert set(METRICS) == distances | neighbours | conditions | held_out | points
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
 
 
@@ -29,7 +31,7 @@ def test_the_names_of_the_table_are_those_of_its_entries():
 def test_an_unknown_name_gets_the_nearest_known_one(given: str, nearest: str | None):
     with pytest.raises(UserError, match=f"unknown metric '{given}'") as caught:
         metric(given)
-    assert "Known metrics: c2st, coverage, density, fd_lite0, fid," in str(caught.value)
+    assert "Known metrics: c2st, classification_error, coverage, density, fd_lite0, fid," in str(caught.value)
     if nearest:
         assert f"did you mean '{nearest}'" in str(caught.value)
 
@@ -50,6 +52,8 @@ def test_fid_without_its_file_says_what_it_needs():
         ("miou", "data.label_map_classes"),
         ("pixel_accuracy", "data.label_map_classes"),
         ("recognised", "data.classes"),
+        ("reconstruction_recognised", "data.classes"),
+        ("classification_error", "data.classes"),
         ("style_diversity", "data.label_map_classes or data.classes"),
     ],
 )
