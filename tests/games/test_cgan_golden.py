@@ -21,6 +21,7 @@ from advgen.games.cgan.game import CGan
 from advgen.games.cgan.mlp import Maxout, MlpDiscriminator, MlpGenerator, dropout_masks
 from advgen.losses.adversarial import LOSSES
 from advgen.nn.batch_norm import BatchNorm
+from advgen.optim import Adam
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engines import prepare
 from advgen.seeds import Noise
@@ -327,10 +328,8 @@ def test_recipe_of_the_paper_is_the_default() -> None:
         game = CGan(CGanConfig(rampdown_kimg=3200), ImageSpec(32, 3, 10))
     check_game(game)
     (phase,) = game.phases
-    assert [(p.name, p.repeat, p.optimizer.betas) for p in phase.players] == [
-        ("discriminator", 5, (0.0, 0.9)),
-        ("generator", 1, (0.0, 0.9)),
-    ]
+    assert [(p.name, p.repeat) for p in phase.players] == [("discriminator", 5), ("generator", 1)]
+    assert all(p.optimizer == Adam(betas=(0.0, 0.9)) for p in phase.players)
     assert (phase.batch_size, phase.statistic_groups, game.config.latents) == (64, 1, 128)
     rates = phase.learning_rates["generator"]
     assert (rates.at(0), rates.at(1_600_000), rates.at(3_200_000)) == (2e-4, 1e-4, 0.0)
