@@ -154,6 +154,21 @@ class ScoresLikelihood(Protocol):
 
 
 @runtime_checkable
+class Represents(Protocol):
+    """A game that has more to say of an image than its latents."""
+
+    def features(self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch) -> Tensor:
+        """Features for a linear probe: float [n, k].
+
+        Args:
+            networks: by name, averages in their networks' places.
+            progress: where the run stands.
+            images: with labels, where the game takes them.
+        """
+        ...
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """A game whose networks tell the classes of images.
 

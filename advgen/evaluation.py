@@ -23,9 +23,10 @@ from advgen.data.stream import NumberedStream
 from advgen.errors import UserError
 from advgen.files import sha256
 from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, sampling_networks
-from advgen.images import to_bytes, to_signed
+from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
+from advgen.metrics.held_out import passed_through, probed
 from advgen.metrics.measures import Bench, Learned, Measure, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.reals import Reals
@@ -134,7 +135,7 @@ class Evaluator:
     def _check(self, spec: MetricSpec) -> None:
         """Refuse a metric of what the game cannot do, or of images that are not there."""
         game = self.game
-        if spec.of == "reconstructions" and not isinstance(game, Encodes):
+        if spec.of in ("reconstructions", "probed") and not isinstance(game, Encodes):
             raise UserError(f"{spec.name}: this game finds no latents of images. Leave it out of evaluation.metrics.")
         if spec.of == "answers" and not (isinstance(game, Classifies) and game.classifies):
             raise UserError(f"{spec.name}: this game's networks tell no classes. Leave it out of evaluation.metrics.")
@@ -146,18 +147,19 @@ class Evaluator:
         seen: set[int] = set()
         for path in paths:
             # A phase that only goes on with what the one before it faded in begins with the same images.
-            figures: dict[tuple[int, float, bool], dict[str, Result]] = {}
+            figures: dict[tuple[int, float, str], dict[str, Result]] = {}
             for view in self._views(path):
                 resolution, fade = view.progress.phase.resolution, view.progress.fade
                 if self.held_out is not None and resolution not in seen:
                     seen.add(resolution)
                     yield self._floor(self.held_out, specs, resolution)
-                for drawn in dict.fromkeys(spec.of == "samples" for spec in specs):
+                for of in dict.fromkeys(spec.of for spec in specs):
+                    show = self._fakes if of == "samples" else partial(self._of_held_out, of)
                     yield Subject(
-                        [self._record(spec, view, path) for spec in specs if (spec.of == "samples") == drawn],
+                        [self._record(spec, view, path) for spec in specs if spec.of == of],
                         resolution,
-                        partial(self._fakes if drawn else self._passed_through, path, view.progress),
-                        figures.setdefault((resolution, fade, drawn), {}),
+                        partial(show, path, view.progress),
+                        figures.setdefault((resolution, fade, of), {}),
                     )
 
     def _views(self, path: Path) -> list[View]:
@@ -270,19 +272,14 @@ class Evaluator:
             labels, label_map = (None, None) if like is None else (like.labels, like.label_map)
             yield Pictures(draw(0), labels, label_map, again=draw)
 
-    def _passed_through(self, path: Path, progress: Progress, count: int) -> Iterator[Pictures]:
-        """All held-out images as they are encoded (by means) and decoded, with the classes that they are taken for."""
-        networks, game = self._networks_of(path), self.game
-        assert self.held_out is not None
-        for real in self.held_out.pictures(progress.phase.resolution):
-            batch, images, answers = Batch(to_signed(real.images), real.labels), real.images, None
-            with torch.no_grad():
-                if isinstance(game, Encodes):
-                    latents = game.encode(networks, progress, batch)
-                    images = to_bytes(game.decode(networks, progress, latents, batch))
-                if isinstance(game, Classifies) and game.classifies:
-                    answers = game.classify(networks, progress, batch).argmax(dim=1)
-            yield Pictures(images, real.labels, answers=answers)
+    def _of_held_out(self, of: str, path: Path, progress: Progress, _: int) -> Iterator[Pictures]:
+        """What the game makes of all held-out images."""
+        assert self.held_out is not None, "run() has seen to it"
+        given = (self.game, self._networks_of(path), progress)
+        if of == "probed":
+            labels = self.config.probe_labels
+            return probed(*given, self.reference, self.held_out, self.spec.classes, labels)
+        return passed_through(*given, self.held_out)
 
     def _networks_of(self, path: Path) -> Mapping[str, nn.Module]:
         """Those of a checkpoint, averages in their networks' places if the evaluation takes averages."""

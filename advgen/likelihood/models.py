@@ -43,6 +43,10 @@ class GenerativeModel(Protocol):
         """x of p(x | z), one a row of z and of the noise."""
         ...
 
+    def tamed(self, x: Tensor) -> Tensor:
+        """What a network should be shown of x: without a long tail."""
+        ...
+
 
 def log_normal(z: Tensor, mean: Tensor | float = 0.0, deviation: Tensor | float = 1.0) -> Tensor:
     """Log-density of independent Gaussians, summed over all axes but the first: [n].
@@ -79,6 +83,10 @@ class LinearGaussian:
         """W z + b + s e."""
         return self.mean(z) + self.noise_deviation * noise.normal("observation", self.observed)
 
+    def tamed(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
+
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean [n, 2] and covariance [2, 2] of p(z | x) (Bishop 2006, eq. 2.116)."""
         weight, bias = self._parts(x)
@@ -113,6 +121,10 @@ class Sprinkler:
     def observe(self, z: Tensor, noise: Noise) -> Tensor:
         """-m log(1 - u)."""
         return -self.mean(z) * torch.log1p(-noise.uniform("observation", 1))
+
+    def tamed(self, x: Tensor) -> Tensor:
+        """log(1 + x)."""
+        return x.log1p()
 
 
 MODELS: dict[str, type[LinearGaussian] | type[Sprinkler]] = {

@@ -50,7 +50,7 @@ class MetricSpec:
             raises UserError where a file or package is missing, or where the metric does not apply to the data.
         floor: whether real images can be measured alike.
         of: which pictures it is shown: generated ones; held-out images that went through the game's encoder and
-            decoder; held-out images with the classes that the game's networks take them for.
+            decoder; held-out images with the classes that the game's networks, or a probe, take them for.
         data: what it is taken of; one of points needs no feature network.
     """
 
@@ -59,7 +59,7 @@ class MetricSpec:
     better: Literal["lower", "higher"]
     measure: Callable[[Bench], Measure]
     floor: bool = True
-    of: Literal["samples", "reconstructions", "answers"] = "samples"
+    of: Literal["samples", "reconstructions", "answers", "probed"] = "samples"
     data: Literal["images", "points"] = "images"
 
 
@@ -114,7 +114,13 @@ def _recognition(bench: Bench) -> Measure:
 def _answers(bench: Bench) -> Measure:
     from advgen.metrics.answers import Answers
 
-    return Answers(bench)
+    return Answers(bench, "classification_error")
+
+
+def _probe(bench: Bench) -> Measure:
+    from advgen.metrics.answers import Answers
+
+    return Answers(bench, "probe_error", {"probe": "L2-SVM", "probe_labels": bench.config.probe_labels})
 
 
 def _styles(bench: Bench) -> Measure:
@@ -157,6 +163,14 @@ _TABLE = (
         _answers,
         floor=False,
         of="answers",
+    ),
+    MetricSpec(
+        "probe_error",
+        "share of held-out images that a linear probe of the game's features takes for another class",
+        "lower",
+        _probe,
+        floor=False,
+        of="probed",
     ),
     MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
     MetricSpec("modes", "modes of a set of points that are covered", "higher", _modes, data="points"),

@@ -1,8 +1,8 @@
-"""How often the game's own networks, where they tell classes, take held-out images for another class."""
+"""How often the game's own networks, or a probe of its features, take held-out images for another class."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,19 +12,19 @@ from advgen.metrics.pictures import Pictures
 
 
 class Answers:
-    """``classification_error``.
+    """``classification_error`` and ``probe_error``.
 
     Raises:
         UserError: the data have no classes.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        bench.require(bench.spec.classes, ("classification_error",), "classes", "data.classes")
-        self.samples, self._classes = bench.config.samples, bench.spec.classes
+    def __init__(self, bench: Bench, name: str, about: Mapping[str, Any] | None = None) -> None:
+        bench.require(bench.spec.classes, (name,), "classes", "data.classes")
+        self.samples, self._classes, self._about = bench.config.samples, bench.spec.classes, dict(about or {})
 
     def protocol(self, name: str, resolution: int) -> dict[str, Any]:
-        """Nothing but what all records say."""
-        return {}
+        """How answers were had, where all records do not say it."""
+        return self._about
 
     def start(self, resolution: int, names: Collection[str]) -> _Errors:
         """Nothing seen yet."""

@@ -14,12 +14,14 @@ class EvaluationConfig:
     metrics: tuple[str, ...] = ("fd_lite0",)
     """Names of metrics: fd_lite0, fid, precision, recall, density, coverage, c2st, ratio_kl; for data with label maps
     miou and pixel_accuracy, with classes recognised, with either style_diversity; for games that encode images
-    reconstruction_recognised, for those that classify them classification_error; for points with modes modes and
-    high_quality. Empty: nothing is measured."""
+    reconstruction_recognised and probe_error, for those that classify them classification_error; for points with modes
+    modes and high_quality. Empty: nothing is measured."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None
     """Training images on the other side; null for all."""
+    probe_labels: int = 1000
+    """probe_error: training images, as many of each class, that a linear probe learns from."""
     held_out_samples: int | None = None
     """Held-out images for the real-versus-real floor, and to be encoded or classified; null for as many as samples, or
     all there are."""
@@ -49,6 +51,8 @@ class EvaluationConfig:
             raise ValueError("samples must be at least 2, batch_size and threads at least 1")
         if self.judge_images is not None and self.judge_images < 1:
             raise ValueError("judge_images must be at least 1")
+        if self.probe_labels < 1:
+            raise ValueError(f"probe_labels must be at least 1, not {self.probe_labels}")
         for name in ("reference_samples", "held_out_samples"):
             count = getattr(self, name)
             if count is not None and count < 2:

@@ -81,6 +81,22 @@ def rows(layers: Layers) -> list[tuple[int, int, bool, bool]]:
     return [(layer.stride, layer.padding, layer.up, layer.norm) for layer in layers]
 
 
+def test_features_are_the_last_hidden_layers_and_the_outputs() -> None:
+    """Their last entries are means and deviations, and what comes before reproduces them by the last layer."""
+    game = tiny(conditional=False)
+    context, batch = context_of(game, "generator")
+    encoder, _, _ = networks_of(game)
+    with torch.no_grad():
+        features = game.features(game.networks, context.progress, batch)
+        mean = game.encode(game.networks, context.progress, batch)
+        hidden = features[:, :-10]
+        last = encoder.last(hidden[:, -encoder.stack.outputs :, None, None]).flatten(1)
+    assert torch.equal(features[:, -10:-5], mean)
+    torch.testing.assert_close(last, features[:, -10:], rtol=0, atol=1e-12)
+    sizes = [layer.maps for layer in game.architecture.encoder]
+    assert hidden.shape == (N, sizes[-1] + 16 * sizes[-2])  # two layers, of 1 and of 4 x 4 pixels
+
+
 # ------------------------------------------------------------------------------------------------ against the reference
 @pytest.mark.parametrize("conditional", [True, False])
 def test_networks_and_losses(conditional: bool) -> None:

@@ -20,6 +20,7 @@ from advgen.errors import UserError
 from advgen.game import sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics.frechet import frechet_distance
+from advgen.metrics.probe import fit_probe
 from advgen.metrics.statistics import FeatureStatistics
 from advgen.runtime.checkpoint import list_checkpoints, read_checkpoint, restore_networks
 from advgen.runtime.run_folder import RunFolder
@@ -260,16 +261,43 @@ def test_held_out_images_are_encoded_decoded_and_classified(here: Path) -> None:
     assert records[1]["protocol"] | {"images": ""} == records[0]["protocol"] | {
         "images": "",
         "weights": "average",
-        "conditions": held_out.stream.manifest.digest,
+        "conditions": held_out.stream.digest,
     }
     both = Counted("a", metrics=("recognised", *names), classifier="bright.pt")
     both.run()
     assert both.calls == 3 and [before for name, _, before in both.told if name in names] == [True] * 3
 
 
+def test_a_probe_learns_from_the_first_training_images_of_each_class(here: Path) -> None:
+    [record] = Counted("a", metrics=("probe_error",), probe_labels=40).run()
+    assert record["protocol"]["probe_labels"] == 40 and record["protocol"]["probe"] == "L2-SVM"
+    evaluator = Counted("a", metrics=("probe_error",)).evaluator
+    game, held_out = cast(Any, evaluator.game), evaluator.held_out
+    assert held_out is not None
+    path = list_checkpoints(evaluator.folder.checkpoints)[-1]
+    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
+    stream = evaluator.reference.stream
+    train = batch_of(stream.fetch(np.arange(len(stream))), torch.device("cpu"), labelled=True)
+    test = batch_of(held_out.stream.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
+    assert train.labels is not None and test.labels is not None
+    chosen = torch.cat([torch.nonzero(train.labels == one)[:20, 0] for one in range(2)]).sort().values
+    with torch.no_grad():
+        codes, others = (game.encode(networks, evaluator.timeline.at_end_of(0), batch) for batch in (train, test))
+    answers = fit_probe(codes[chosen], train.labels[chosen], 2).answers(others)
+    assert record["value"] == pytest.approx((answers != test.labels).double().mean().item())
+
+
 @pytest.mark.parametrize(
     ("run", "changes", "message"),
     [
+        ("c", {"metrics": ("probe_error",)}, "probe_error: this game finds no latents"),
+        ("a", {"metrics": ("probe_error",), "probe_labels": 1}, "probe_labels is 1, less than the 2 classes"),
+        (
+            "a",
+            {"metrics": ("probe_error",), "probe_labels": 900},
+            "asks for 450 images of each class, and there are 48",
+        ),
         ("c", {"metrics": ("reconstruction_recognised",)}, "reconstruction_recognised: this game finds no latents"),
         ("c", {"metrics": ("classification_error",)}, "classification_error: this game's networks tell no classes"),
     ],

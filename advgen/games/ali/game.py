@@ -141,6 +141,10 @@ class Ali:
         """Latents [n, latents] of images, drawn with noise, or their means without."""
         return networks["encoder"](images.images, self._epsilon(noise), self._labels(images))
 
+    def features(self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch) -> Tensor:
+        """[n, k]: the encoder's last three hidden layers and its outputs (section 4.3)."""
+        return cast(Encoder, networks["encoder"]).features(images.images, self._labels(images))
+
     def decode(
         self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
     ) -> Tensor:

@@ -114,6 +114,18 @@ class Encoder(nn.Module):
         mean, log_deviation = x.chunk(2, dim=1)
         return mean if epsilon is None else mean + log_deviation.exp() * epsilon
 
+    def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[n, c, r, r] to [n, k]: the last three hidden layers, flattened, and what the last layer puts out.
+
+        Those of Dumoulin et al. 2016, section 4.3, by the running statistics.
+        """
+        kept, x = list[Tensor](), unit(images, self.flat, self.bounded)
+        for block in self.stack.blocks:
+            x = block(x, None)
+            kept.append(x.flatten(1))
+        last = self.last(with_labels(x, labels, self.classes)).flatten(1)
+        return torch.cat((*kept[-3:], last), dim=1)
+
 
 class Decoder(nn.Module):
     """Latents to images; the last layer has a bias for every pixel."""

@@ -145,9 +145,9 @@ class Avb:
         return min(1.0, progress.nimg / length) if length else 1.0
 
     def _seen(self, observed: Tensor) -> Tensor:
-        """What encoder and adversary see of an observation: around 0, and never large."""
+        """What encoder and adversary see of an observation: around 0, and without a long tail."""
         if self.model is not None:
-            return observed.sign() * torch.log1p(observed.abs())
+            return self.model.tamed(observed)
         return 2 * observed - 1 if self.config.likelihood == "bernoulli" else observed
 
     # -- the likelihood ------------------------------------------------------------------------------------------

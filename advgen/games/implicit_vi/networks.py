@@ -19,19 +19,16 @@ class Features(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self._logarithmic = name == "sprinkler"
-        model: GenerativeModel = MODELS[name]()
+        self._model: GenerativeModel = MODELS[name]()
+        model = self._model
         noise = Noise(0, ("features", name), torch.arange(_SIMULATED))
-        x = self._tame(model.observe(model.deviation * noise.normal("latent", model.latents), noise))
+        x = model.tamed(model.observe(model.deviation * noise.normal("latent", model.latents), noise))
         self.register_buffer("mean", x.mean(dim=0))
         self.register_buffer("deviation", x.std(dim=0))
 
-    def _tame(self, x: Tensor) -> Tensor:
-        return x.log1p() if self._logarithmic else x
-
     def forward(self, x: Tensor) -> Tensor:
         """[n, observed] to the same shape."""
-        return (self._tame(x) - self.get_buffer("mean")) / self.get_buffer("deviation")
+        return (self._model.tamed(x) - self.get_buffer("mean")) / self.get_buffer("deviation")
 
 
 class Perceptron(nn.Module):

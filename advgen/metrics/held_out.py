@@ -1,0 +1,95 @@
+"""What a game makes of held-out images: as it encodes and decodes them, and the classes that it takes them for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from advgen.capabilities import Classifies, Encodes, Represents
+from advgen.errors import UserError
+from advgen.game import Batch, Game, Progress
+from advgen.images import to_bytes, to_signed
+from advgen.metrics.pictures import Pictures
+from advgen.metrics.probe import fit_probe
+from advgen.metrics.reals import Reals
+
+
+def passed_through(
+    game: Game, networks: Mapping[str, nn.Module], progress: Progress, held_out: Reals
+) -> Iterator[Pictures]:
+    """All held-out images as they are encoded (by means) and decoded, with the classes that they are taken for."""
+    for real in held_out.pictures(progress.phase.resolution):
+        batch, images, answers = _batch(real), real.images, None
+        with torch.no_grad():
+            if isinstance(game, Encodes):
+                latents = game.encode(networks, progress, batch)
+                images = to_bytes(game.decode(networks, progress, latents, batch))
+            if isinstance(game, Classifies) and game.classifies:
+                answers = game.classify(networks, progress, batch).argmax(dim=1)
+        yield Pictures(images, real.labels, answers=answers)
+
+
+def probed(
+    game: Game,
+    networks: Mapping[str, nn.Module],
+    progress: Progress,
+    reference: Reals,
+    held_out: Reals,
+    classes: int,
+    labelled: int,
+) -> Iterator[Pictures]:
+    """All held-out images, with the classes that a linear probe of the game's features takes them for.
+
+    The probe learns from the first ``labelled`` training images of the reference, as many of each class.
+
+    Raises:
+        UserError: there are too few of a class.
+    """
+    resolution = progress.phase.resolution
+    if labelled < classes:
+        raise UserError(
+            f"probe_error: evaluation.probe_labels is {labelled}, less than the {classes} classes. Raise it."
+        )
+
+    def features(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            if isinstance(game, Represents):
+                return game.features(networks, progress, batch)
+            assert isinstance(game, Encodes)
+            return game.encode(networks, progress, batch)
+
+    probe = fit_probe(*_labelled(features, reference.pictures(resolution), classes, labelled), classes)
+    for real in held_out.pictures(resolution):
+        yield Pictures(real.images, real.labels, answers=probe.answers(features(_batch(real))))
+
+
+def _labelled(
+    features: Callable[[Batch], Tensor], pictures: Iterator[Pictures], classes: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """Features and labels of the first images of each class."""
+    each, seen = count // classes, [0] * classes
+    found: list[Tensor] = []
+    labels: list[Tensor] = []
+    for real in pictures:
+        assert real.labels is not None, "the metric has seen to it"
+        kept: list[int] = []
+        for row, label in enumerate(real.labels.tolist()):
+            if seen[label] < each:
+                seen[label] += 1
+                kept.append(row)
+        if kept:
+            found.append(features(_batch(real))[kept])
+            labels.append(real.labels[kept])
+        if min(seen) == each:
+            return torch.cat(found), torch.cat(labels)
+    least = min(seen)
+    raise UserError(
+        f"probe_error: evaluation.probe_labels asks for {each} images of each class, and there are {least} of class "
+        f"{seen.index(least)} among evaluation.reference_samples. Lower the one, or raise the other."
+    )
+
+
+def _batch(real: Pictures) -> Batch:
+    return Batch(to_signed(real.images), real.labels)
