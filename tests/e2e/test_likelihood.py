@@ -51,6 +51,8 @@ def test_figures_and_their_protocol(
     assert -6 < first["annealed"] < -1.5 and 0 < first["annealed_standard_error"] < 1
     # An encoder that has hardly learned proposes badly, and five samples do not mend it.
     assert -40 < first["importance"] < first["annealed"] + 1
+    assert len(first["annealed_of_each"]) == 6
+    assert sum(first["annealed_of_each"]) / 6 == pytest.approx(first["annealed"])
     assert 1 <= first["effective_chains"] <= 3 and 0 < first["accepted"] <= 1
     printed = capsys.readouterr().out
     assert f"{first['annealed']:10.3f} ± " in printed and "gap" in printed
