@@ -3,13 +3,13 @@
 Both sets are whitened by their pooled moments. To each fold's training part a logistic regression on all squares and
 products is fitted by Newton's method: two Gaussians have just such a log-ratio (Efron 1975, "The Efficiency of Logistic
 Regression Compared to Normal Discriminant Analysis"). A small network then learns what is left of it, for as long as
-samples that are held back show a gain, and its last hidden layer joins the regression. Every sample's log-ratio comes from the fold that never saw it (cross-fitting;
-Chernozhukov et al. 2018, "Double/debiased machine learning"): so means over the samples carry no optimism of the fit.
+samples that are held back show a gain, and its last hidden layer joins the regression. Every sample's log-ratio comes
+from the fold that never saw it (cross-fitting; Chernozhukov et al. 2018, "Double/debiased machine learning"): so means
+over the samples carry no optimism of the fit.
 
 The standard errors of KL know the regression's own error, too, by the delta method; in more than a few dimensions it
 is the larger part. They know no bias: what neither the quadratic terms nor the network can follow, such as tails of q
-where p has no sample.
-Jensen-Shannon and accuracy are flat in the log-ratio where it is right, and need no such term.
+where p has no sample. Jensen-Shannon and accuracy are flat in the log-ratio where it is right, and need no such term.
 
 Nothing is drawn from a global generator: the same samples and seed give the same fit.
 """
