@@ -34,7 +34,8 @@ class Estimate:
     Attributes:
         value: in nats for KL and Jensen-Shannon.
         standard_error: of ``value`` as the samples vary, the log-ratio held fixed: it does not know the log-ratio's
-            own error, which more samples of the same do not lessen.
+            own error, which more samples of the same do not lessen. :func:`advgen.ratio.fit_ratio` gives KL one
+            that does.
     """
 
     value: float

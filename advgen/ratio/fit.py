@@ -3,12 +3,13 @@
 Both sets are whitened by their pooled moments. To each fold's training part a logistic regression on all squares and
 products is fitted by Newton's method: two Gaussians have just such a log-ratio (Efron 1975, "The Efficiency of Logistic
 Regression Compared to Normal Discriminant Analysis"). A small network then learns what is left of it, for as long as
-samples that are held back show a gain. Every sample's log-ratio comes from the fold that never saw it (cross-fitting;
-Chernozhukov et al. 2018, "Double/debiased machine learning"): so means over the samples carry no optimism of the fit.
+samples that are held back show a gain, and its last hidden layer joins the regression. Every sample's log-ratio comes
+from the fold that never saw it (cross-fitting; Chernozhukov et al. 2018, "Double/debiased machine learning"): so means
+over the samples carry no optimism of the fit.
 
-The standard errors of KL know the fit's own error, too, which is the larger part of it in more than a few dimensions:
-by the delta method through the regression, whose inputs are the quadratic terms and the network's last hidden layer.
-Jensen-Shannon and accuracy are flat in the log-ratio where it is right, and need no such term.
+The standard errors of KL know the regression's own error, too, by the delta method; in more than a few dimensions it
+is the larger part. They know no bias: what neither the quadratic terms nor the network can follow, such as tails of q
+where p has no sample. Jensen-Shannon and accuracy are flat in the log-ratio where it is right, and need no such term.
 
 Nothing is drawn from a global generator: the same samples and seed give the same fit.
 """
@@ -35,7 +36,7 @@ from advgen.losses.ratio import (
     prior_offset,
     reverse_kl,
 )
-from advgen.ratio.model import Model, Pair, Whitening, fisher, logistic, quadratic, residual
+from advgen.ratio.model import Model, Pair, Whitening, fisher
 from advgen.seeds import key_of, permutation
 
 DISJOINT = 0.99
@@ -152,15 +153,13 @@ def _fit(p: Tensor, q: Tensor, seed: int, folds: int) -> FittedRatio:
     z = whitening(p), whitening(q)
     parts = _parts(len(p), len(q), seed, folds, p.device)
     rest = [(_others(parts, j, 0), _others(parts, j, 1)) for j in range(folds)]
-    terms = quadratic(z[0]), quadratic(z[1])
-    weights = torch.stack([logistic(terms[0][a], terms[1][b]) for a, b in rest])
-    model = Model(whitening, weights, residual(z, terms, weights, rest, seed))
+    model = Model(whitening, z, rest, seed)
     log_ratios = p.new_empty(len(p)), p.new_empty(len(q))
     fits = (p.new_zeros(len(p)), p.new_zeros(len(q))), (p.new_zeros(len(p)), p.new_zeros(len(q)))
     with torch.no_grad():
         for j, held in enumerate(parts):
             inputs = [model.inputs(j, z[side]) for side in (0, 1)]
-            log_ratio = [model.log_ratio(j, z[side]) for side in (0, 1)]
+            log_ratio = [model.log_ratio(j, each) for each in inputs]
             shares = _influences(inputs, log_ratio, held, rest[j])
             for side in (0, 1):
                 log_ratios[side][held[side]] = log_ratio[side][held[side]]

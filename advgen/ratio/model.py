@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -192,32 +191,41 @@ def _batches(chosen: Tensor, key: int) -> Iterator[Tensor]:
         epoch += 1
 
 
-@dataclass(frozen=True)
 class Model:
-    """The folds' fits.
+    """The folds' fits: log r = w f(z), f the quadratic terms and, where a network is of use, its last hidden layer.
 
-    Attributes:
+    With the hidden layer there the regression is made anew, so that w is the best for all of f: quadratic terms that
+    were right without the network are not right beside it.
+
+    Args:
         whitening: of both sets.
-        weights: float64 [k, m], of the quadratic terms.
-        networks: see :attr:`_Networks.values`.
+        z: both sets, whitened.
+        rest: the samples that each fold learns from.
+        seed: of the networks.
     """
 
-    whitening: Whitening
-    weights: Tensor
-    networks: list[Tensor]
+    def __init__(self, whitening: Whitening, z: Pair, rest: list[Pair], seed: int) -> None:
+        self.whitening = whitening
+        terms = quadratic(z[0]), quadratic(z[1])
+        alone = [logistic(terms[0][a], terms[1][b]) for a, b in rest]
+        self._networks = residual(z, terms, torch.stack(alone), rest, seed)
+        self._used = self._networks[4].flatten(1).any(1).tolist()
+        self._weights = [
+            logistic(self.inputs(fold, z[0][a]), self.inputs(fold, z[1][b])) if used else weights
+            for fold, ((a, b), used, weights) in enumerate(zip(rest, self._used, alone, strict=True))
+        ]
 
     def __call__(self, z: Tensor) -> Tensor:
         """Whitened [n, d] to log r by each fold, [k, n]."""
-        return torch.stack([self.log_ratio(fold, z) for fold in range(len(self.weights))])
+        return torch.stack([self.log_ratio(fold, self.inputs(fold, z)) for fold in range(len(self._weights))])
 
-    def log_ratio(self, fold: int, z: Tensor) -> Tensor:
-        """By one fold, float64 [n]."""
-        values = [value[fold : fold + 1] for value in self.networks]
-        return quadratic(z) @ self.weights[fold] + _Networks.apply(values, z.float()[None])[0].double()
+    def log_ratio(self, fold: int, inputs: Tensor) -> Tensor:
+        """By one fold, from its inputs [n, m]; float64 [n]."""
+        return inputs @ self._weights[fold]
 
     def inputs(self, fold: int, z: Tensor) -> Tensor:
-        """What log r is linear in: the quadratic terms and, where the network is in use, its last hidden layer."""
-        values = [value[fold : fold + 1] for value in self.networks]
-        if not values[4].any():
+        """f of one fold, float64 [n, m]."""
+        if not self._used[fold]:
             return quadratic(z)
+        values = [value[fold : fold + 1] for value in self._networks]
         return torch.cat([quadratic(z), _Networks.hidden(values, z.float()[None])[0].double()], 1)

@@ -1,4 +1,4 @@
-"""c2st and ratio_kl of pixels drawn from known densities; a standard error on its way into records and onto pages."""
+"""c2st and ratio_kl of pixels from known densities, and the way of a standard error into records and onto pages."""
 
 from __future__ import annotations
 

@@ -222,6 +222,20 @@ def test_shares_are_better_the_higher_and_told_by_class(tmp_path: Path):
     assert text.count("By class") == 1
 
 
+def test_a_standard_error_stands_beside_its_figure(tmp_path: Path):
+    folder = _folder(tmp_path, [{"kind": "scalars", "nimg": 64, "values": {"loss": 0.5}}])
+    c2st = {"name": "c2st", "phase": "a", "resolution": 16, "protocol": {}}
+    lines = [
+        {**c2st, "nimg": 0, "moment": "floor", "value": 0.5, "standard_error": 0.01},
+        {**c2st, "nimg": 64, "moment": "start", "value": 0.9},
+        {**c2st, "nimg": 6400, "moment": "end", "value": 0.75, "standard_error": 0.02},
+    ]
+    write_lines(folder / "metrics.jsonl", lines)
+    text = " ".join(re.sub("<[^>]*>", " ", write_report(folder).read_text()).split())
+    assert "a start 0.9000 0.5000 ± 0.0100 1.80" in text
+    assert "a end 0.7500 ± 0.0200 0.5000 ± 0.0100 1.50" in text
+
+
 def test_errors_name_the_way_out(tmp_path: Path):
     with pytest.raises(UserError, match="not a run folder"):
         write_report(tmp_path)
