@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -54,7 +55,7 @@ def write_recipe(path: Path, **changes: Any) -> Path:
         place = recipe
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = value
+        place[last] = copy.deepcopy(value)
     path.write_text(json.dumps(recipe, indent=1))  # JSON is YAML
     return path
 
@@ -94,6 +95,10 @@ def make_paired_shards(folder: Path, resolution: int = 16) -> None:
 
 # What a recipe changes to train on them.
 LABELLED: dict[str, Any] = {"data__train": {"shards": "labelled"}, "data__classes": 2}
+POINTS: dict[str, Any] = {
+    "data": {"points": {"kind": "grid25"}, "resolution": 1, "channels": 2},
+    "evaluation": {"metrics": ["modes", "high_quality"]},
+}
 PAIRED: dict[str, Any] = {
     "data__train": {"shards": "paired"},
     "data__label_map_classes": 4,

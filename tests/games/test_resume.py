@@ -21,6 +21,7 @@ from advgen.watch import Status
 from tests.distributed.runs import (
     LABELLED,
     PAIRED,
+    POINTS,
     logged,
     make_labelled_shards,
     make_paired_shards,
@@ -100,6 +101,8 @@ GAME_DATA: dict[str, dict[str, Any]] = {"ali": LABELLED, "cgan": LABELLED, "pix2
 STOPS = ([1, 1, 1], [4, 3], [7], [5, 1, 2])
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[list[int], ...]]] = {
     **{game: (game, {}, {}, STOPS) for game in GAMES},
+    "ali-points": ("ali", {"architecture": "mlp", "width": 0.02, "conditional": False}, POINTS, ([5, 1, 2],)),
+    "gan-points": ("gan", {"architecture": "mlp", "hidden": 16}, POINTS, ([4, 3],)),
     "progan-projection": ("progan", {"conditioning": "projection"}, LABELLED, ([5, 1, 2],)),
 }
 

@@ -22,17 +22,24 @@ from advgen.game import Batch, Context, Game, ImageSpec, Outcome, Phase, Player,
 from advgen.runtime.engine import DdpEngine, Engine, NoMoments, Update
 from advgen.runtime.world import World
 from advgen.turns import Step, Table, averages_of
-from tests.distributed.runs import LABELLED, write_recipe
+from tests.distributed.runs import LABELLED, POINTS, write_recipe
 from tests.games.test_resume import GAME_DATA, GAME_SETTINGS
 
 ADA = {"kind": "ada", "target": -0.9, "kimg": 0.5, "interval": 3}
 
 # Options that change which parameters there are, or the way of the gradients: game, its settings, data.
 OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "ali bigan points": (
+        "ali",
+        {"encoder": "deterministic", "architecture": "mlp", "width": 0.02},
+        {**POINTS, "data__classes": 25},
+    ),
+    "ali points": ("ali", {"architecture": "mlp", "width": 0.02, "conditional": False}, POINTS),
     "ali bigan mlp": ("ali", {"encoder": "deterministic", "architecture": "mlp", "width": 0.02}, {}),
     "cgan concat": ("cgan", {"conditioning": "concat", "loss": "non_saturating", "r1_gamma": 1.0}, {}),
     "cgan mlp": ("cgan", {"architecture": "mlp"}, {}),
     "gan mlp": ("gan", {"architecture": "mlp", "hidden": 16, "gp_weight": 1.0, "drift": 0.1}, {}),
+    "gan points": ("gan", {"architecture": "mlp", "hidden": 16, "r1_gamma": 1.0}, POINTS),
     "gan r3gan with ada": ("gan", {"loss": "relativistic", "r2_gamma": 1.0, "spectral_norm": True, "augment": ADA}, {}),
     "pix2pixhd global": ("pix2pixhd", {"enhancers": 0, "encoder_features": 0, "pool_size": 0}, {}),
     "pix2pixhd layer norm": ("pix2pixhd", {"norm": "layer"}, {}),
@@ -50,7 +57,7 @@ STEPS = 200
 def recipe_of(folder: Path, case: str) -> Recipe:
     name, changes, data = CASES[case]
     game = {**GAME_SETTINGS[name], **changes}
-    data = {**GAME_DATA.get(name, {}), **data, "data__resolution": 8}
+    data = {"data__resolution": 8, **GAME_DATA.get(name, {}), **data}
     return load_recipe(write_recipe(folder / "recipe.yaml", game=game, **data))
 
 

@@ -19,7 +19,9 @@ from advgen.metrics.measures import Bench
 
 def test_the_names_of_the_table_are_those_of_its_entries():
     neighbours, conditions = {"precision", "recall", "density", "coverage"}, {"miou", "pixel_accuracy", "recognised"}
-    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity"} | neighbours | conditions
+    points = {"modes", "high_quality"}
+    assert set(METRICS) == {"fd_lite0", "fid", "style_diversity"} | neighbours | conditions | points
+    assert {name for name, spec in METRICS.items() if spec.of == "points"} == points
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
 
 
