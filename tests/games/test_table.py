@@ -32,7 +32,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ali bigan points": (
         "ali",
         {"encoder": "deterministic", "architecture": "mlp", "width": 0.02},
-        {**POINTS, "data__classes": 25},
+        {**POINTS, "data": {**POINTS["data"], "classes": 25}},
     ),
     "ali points": ("ali", {"architecture": "mlp", "width": 0.02, "conditional": False}, POINTS),
     "ali bigan mlp": ("ali", {"encoder": "deterministic", "architecture": "mlp", "width": 0.02}, {}),
