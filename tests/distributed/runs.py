@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -54,7 +55,7 @@ def write_recipe(path: Path, **changes: Any) -> Path:
         place = recipe
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = value
+        place[last] = copy.deepcopy(value)
     path.write_text(json.dumps(recipe, indent=1))  # JSON is YAML
     return path
 
@@ -95,11 +96,16 @@ def make_paired_shards(folder: Path, resolution: int = 16) -> None:
 # What a recipe changes to train on them.
 LABELLED: dict[str, Any] = {"data__train": {"shards": "labelled"}, "data__classes": 2}
 POINTS: dict[str, Any] = {
-    "data__train": None,
-    "data__points": {"kind": "sprinkler"},
-    "data__resolution": 1,
-    "data__channels": 1,
-    "evaluation__metrics": [],
+    "data": {"points": {"kind": "grid25"}, "resolution": 1, "channels": 2},
+    "evaluation": {"metrics": ["modes", "high_quality"]},
+}
+SPRINKLER: dict[str, Any] = {
+    "data": {"points": {"kind": "sprinkler"}, "resolution": 1, "channels": 1},
+    "evaluation": {"metrics": []},
+}
+LINEAR: dict[str, Any] = {
+    "data": {"points": {"kind": "linear_gaussian"}, "resolution": 1, "channels": 3},
+    "evaluation": {"metrics": []},
 }
 PAIRED: dict[str, Any] = {
     "data__train": {"shards": "paired"},

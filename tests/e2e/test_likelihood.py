@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import main
-from tests.distributed.runs import POINTS, make_shards, write_recipe
+from tests.distributed.runs import LINEAR, make_shards, write_recipe
 from tests.games.test_resume import GAME_SETTINGS, play
 
-FOUR = {**POINTS, "data__points": {"kind": "four_points"}, "data__channels": 4}
+FOUR = {**LINEAR, "data": {"points": {"kind": "four_points"}, "resolution": 1, "channels": 4}}
 AVB = {**GAME_SETTINGS["avb"], "architecture": "mlp", "likelihood": "bernoulli", "binarization": "threshold"}
 SMALL = {"training__sample_rows": 1, "training__sample_columns": 2}
 QUICK = ("--count", "6", "--steps", "8", "--chains", "3", "--leapfrog", "2", "--importance-samples", "5")

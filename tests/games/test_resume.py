@@ -20,8 +20,10 @@ from advgen.runtime.preemption import StopRequest
 from advgen.watch import Status
 from tests.distributed.runs import (
     LABELLED,
+    LINEAR,
     PAIRED,
     POINTS,
+    SPRINKLER,
     logged,
     make_labelled_shards,
     make_paired_shards,
@@ -140,17 +142,19 @@ GAME_DATA: dict[str, dict[str, Any]] = {
     "aae": LABELLED,
     "ali": LABELLED,
     "cgan": LABELLED,
-    "implicit_vi": POINTS,
+    "implicit_vi": SPRINKLER,
     "pix2pixhd": PAIRED,
 }
 
 STOPS = ([1, 1, 1], [4, 3], [7], [5, 1, 2])
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[list[int], ...]]] = {
     **{game: (game, {}, {}, STOPS) for game in GAMES},
+    "ali-points": ("ali", {"architecture": "mlp", "width": 0.02, "conditional": False}, POINTS, ([5, 1, 2],)),
+    "gan-points": ("gan", {"architecture": "mlp", "hidden": 16}, POINTS, ([4, 3],)),
     "implicit_vi-jc-den": (
         "implicit_vi",
         {"contrast": "joint", "estimator": "denoising", "model": "linear_gaussian"},
-        {"data__points": {"kind": "linear_gaussian"}, "data__channels": 3},
+        LINEAR,
         ([5, 1, 2],),
     ),
     "progan-projection": ("progan", {"conditioning": "projection"}, LABELLED, ([5, 1, 2],)),

@@ -25,11 +25,10 @@ from advgen.game import Batch, Context, Game, ImageSpec, Outcome, Phase, Player,
 from advgen.runtime.engine import DdpEngine, Engine, NoMoments, Update
 from advgen.runtime.world import World
 from advgen.turns import Step, Table, averages_of
-from tests.distributed.runs import LABELLED, POINTS, write_recipe
+from tests.distributed.runs import LABELLED, LINEAR, POINTS, write_recipe
 from tests.games.test_resume import GAME_DATA, GAME_SETTINGS
 
 ADA = {"kind": "ada", "target": -0.9, "kimg": 0.5, "interval": 3}
-LINEAR: dict[str, Any] = {"data__points": {"kind": "linear_gaussian"}, "data__channels": 3}
 
 AAE_SMALL = {"architecture": "small", "encoder": "universal"}
 PETALS = {"kind": "mixture", "components": 2, "conditioned": True}
@@ -41,13 +40,20 @@ OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "aae clustering": ("aae", {"variant": "clustering", "labelled": None, "clusters": 3, "optimizer": "adam"}, {}),
     "aae dimension reduction": ("aae", {"variant": "dimension_reduction"}, {}),
     "aae conditioned": ("aae", {"variant": "unsupervised", "latent_size": 2, "prior": PETALS}, {}),
+    "ali bigan points": (
+        "ali",
+        {"encoder": "deterministic", "architecture": "mlp", "width": 0.02},
+        {**POINTS, "data": {**POINTS["data"], "classes": 25}},
+    ),
+    "ali points": ("ali", {"architecture": "mlp", "width": 0.02, "conditional": False}, POINTS),
     "ali bigan mlp": ("ali", {"encoder": "deterministic", "architecture": "mlp", "width": 0.02}, {}),
     "avb injected": ("avb", {"adaptive_contrast": False, "architecture": "mlp"}, {}),
     "avb vae": ("avb", {"encoder": "gaussian", "likelihood": "gaussian"}, {}),
-    "avb linear": ("avb", {"model": "linear_gaussian", "architecture": "mlp", "latent_size": 2}, {**POINTS, **LINEAR}),
+    "avb linear": ("avb", {"model": "linear_gaussian", "architecture": "mlp", "latent_size": 2}, LINEAR),
     "cgan concat": ("cgan", {"conditioning": "concat", "loss": "non_saturating", "r1_gamma": 1.0}, {}),
     "cgan mlp": ("cgan", {"architecture": "mlp"}, {}),
     "gan mlp": ("gan", {"architecture": "mlp", "hidden": 16, "gp_weight": 1.0, "drift": 0.1}, {}),
+    "gan points": ("gan", {"architecture": "mlp", "hidden": 16, "r1_gamma": 1.0}, POINTS),
     "gan r3gan with ada": ("gan", {"loss": "relativistic", "r2_gamma": 1.0, "spectral_norm": True, "augment": ADA}, {}),
     "implicit_vi jc-adv": ("implicit_vi", {"contrast": "joint"}, {}),
     "implicit_vi jc-den": ("implicit_vi", {"contrast": "joint", "estimator": "denoising"}, {}),
