@@ -8,7 +8,8 @@ the folder RUNS; finished runs are not trained again. Further flags are the reci
 - sprinkler: total variation between q(z | x) and the posterior. 400,000 samples of q are counted in cells 0.1 wide
   on [-7, 7]^2; all else is one more cell. The posterior's mass in a cell is from the density at 5 x 5 points. So few
   samples a cell differ from their own distribution, too: the floor is the same figure of as many exact samples.
-- linear-Gaussian: KL[q || posterior] in nats, q taken as the Gaussian of its samples' moments.
+- linear-Gaussian: KL[q || posterior] in nats, q taken as the Gaussian of its samples' moments. PC-Den is right only as
+  sigma gets small: beside it stands what it comes to at its sigma, with the best of denoisers.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from advgen.build import build_game, build_trainer, restored  # noqa: E402
 from advgen.config import Recipe, load_recipe  # noqa: E402
 from advgen.data.points import PointStream  # noqa: E402
 from advgen.game import Batch  # noqa: E402
+from advgen.games.implicit_vi.config import ImplicitViConfig  # noqa: E402
 from advgen.games.implicit_vi.game import ImplicitVi  # noqa: E402
 from advgen.likelihood.models import LinearGaussian, Sprinkler, log_normal  # noqa: E402
 from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint  # noqa: E402
@@ -128,6 +130,13 @@ def gaussian_divergence(z: Tensor, mean: Tensor, covariance: Tensor) -> float:
     return float(torch.distributions.kl_divergence(own, torch.distributions.MultivariateNormal(mean, covariance)))
 
 
+def blurred_limit(covariance: Tensor, sigma: float) -> float:
+    """KL of the Gaussian where PC-Den rests: blurred by sigma, it has the posterior's score at its own samples."""
+    own = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance - sigma**2 * torch.eye(2).double())
+    exact = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance)
+    return float(torch.distributions.kl_divergence(own, exact))
+
+
 def sprinkler(runs: Path, flags: Sequence[str]) -> dict[str, list[Masses]]:
     """Print the table; returns masses by row of the picture."""
     exact = [posterior(x) for x in OBSERVATIONS]
@@ -156,6 +165,10 @@ def linear_gaussian(runs: Path, flags: Sequence[str], observations: int = 100) -
             for x, mean in zip(points, means, strict=True)
         ]
         print(f"| {method} | {np.mean(found):.4f} | {max(found):.4f} |", flush=True)
+        if method == "PC-Den":
+            assert isinstance(recipe.game, ImplicitViConfig)
+            limit = blurred_limit(covariance, recipe.game.denoising_deviation * LinearGaussian.deviation)
+            print(f"| PC-Den's limit at its sigma | {limit:.4f} | {limit:.4f} |", flush=True)
 
 
 def draw(path: Path, shown: dict[str, list[Masses]]) -> None:
