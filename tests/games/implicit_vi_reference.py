@@ -1,7 +1,7 @@
 """Inference with implicit distributions in plain float64 numpy.
 
-Written from Huszar 2017 (arXiv:1702.08235) and from the models' densities, never from `advgen`. Weights are taken by
-name: linear layers [out, in].
+Written from Huszar 2017 (arXiv:1702.08235) and from the models' densities, never from `advgen`, but for the
+numbers of the linear-Gaussian model. Weights are taken by name: linear layers [out, in].
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from advgen.likelihood.models import LinearGaussian
+
 Array = np.ndarray[Any, Any]
 Weights = Mapping[str, Array]
 
 DEVIATION = {"sprinkler": np.sqrt(2.0), "linear_gaussian": 1.0}
-W = np.array([[1.0, 0.5], [-0.5, 1.0], [0.8, -0.3]])
-B = np.array([0.5, -1.0, 0.0])
-S = 0.6
+W = np.array(LinearGaussian.weight)
+B = np.array(LinearGaussian.bias)
+S = LinearGaussian.noise_deviation
 
 
 def perceptron(name: str, weights: Weights, x: Array, second: Array, layers: int) -> Array:

@@ -2,7 +2,7 @@
 
 E_x KL[q(z | x) || p(z | x)] is, up to a constant, E_x E_q [log q(z | x) / p(z) - log p(x | z)] (prior-contrastive), and
 the divergence KL[q(z | x) p0(x) || p(x, z)] of the joints (joint-contrastive). q has no density: the opponent learns
-the log-ratio, or the gradients of the logarithms, from samples (Huszar 2017, sections 3 and 4).
+the log-ratio, or the gradients of the logarithms, from samples (Huszar 2017, arXiv:1702.08235).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ImplicitVi:
         """The divergence, as the opponent has it; by denoising a surrogate, of which only the gradient has a meaning.
 
         The surrogate's gradient by z is grad log q - grad log p(x, z), the chain rule's first factor: that of log q's
-        own parameters has expectation 0 (Huszar 2017, section 4).
+        own parameters has expectation 0 (Huszar 2017).
         """
         x = batch.images.flatten(1)
         z = context.networks["encoder"](x, context.noise.normal("encoder", self.config.noise_size))
