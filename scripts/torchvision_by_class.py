@@ -18,8 +18,8 @@ from torchvision.datasets import CIFAR10, MNIST
 DATASETS = {"mnist": MNIST, "cifar10": CIFAR10}
 
 
-def main(name: str, out: Path, pad: int) -> None:
-    """Write ``out/{train,test}/<class>/<number>.png``; a digit's class is its number."""
+def main(name: str, out: Path, pad: int = 0) -> None:
+    """Write ``out/{train,test}/<class>/<number>.png``; a digit's class is its number; ``pad`` black pixels around."""
     for part in ("train", "test"):
         images = DATASETS[name](str(out / "download"), train=part == "train", download=True)
         for number, (image, label) in enumerate(images):

@@ -109,3 +109,14 @@ def test_torchvision_s_sets_become_folders(
         assert ([each.name for each in stream.manifest.classes], len(stream)) == (classes, 4)
         with Image.open(tmp_path / "images" / part / classes[1] / "00003.png") as image:
             assert image.getpixel((0, 0)) == shade + 3
+
+
+def test_a_black_border(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What avb-mnist.yaml asks for: 32 pixels without any that is new, sharded as they are."""
+    stand_in: Any = Downloaded
+    monkeypatch.setitem(torchvision_by_class.DATASETS, "mnist", stand_in)
+    torchvision_by_class.main("mnist", tmp_path / "images", 2)
+    shard(tmp_path / "images/train", tmp_path / "train", options_of("avb-mnist.yaml"))
+    images = ImageStream(str(tmp_path / "train"), seed=0, resolution=32, channels=1).read(np.arange(4)).images
+    assert (images[:, 0, 2:30, 2:30] >= 200).all()
+    assert images.astype(int).sum() == images[:, 0, 2:30, 2:30].astype(int).sum()
