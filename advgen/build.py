@@ -19,7 +19,7 @@ from advgen.data.points import SETS, PointStream
 from advgen.data.stream import ImageStream, NumberedStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
-from advgen.game import Game, ImageSpec, Progress, Timeline, check_game, sampling_networks
+from advgen.game import Game, ImageSpec, Progress, check_game, sampling_networks
 from advgen.metrics import MetricFiles
 from advgen.outside import outside_networks
 from advgen.runtime.checkpoint import (
@@ -32,6 +32,7 @@ from advgen.runtime.tracking import NoMirror, open_mirror
 from advgen.runtime.world import World
 from advgen.seeds import key_of
 from advgen.strict_config import dump_yaml, plain
+from advgen.timeline import Timeline
 from advgen.trainer import Reading, Setting, Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.

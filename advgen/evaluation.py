@@ -22,7 +22,7 @@ from advgen.capabilities import Classifies, Encodes, Samples
 from advgen.data.stream import NumberedStream
 from advgen.errors import UserError
 from advgen.files import sha256
-from advgen.game import Batch, Game, ImageSpec, Progress, Timeline, sampling_networks
+from advgen.game import Batch, Game, ImageSpec, Progress, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
@@ -34,6 +34,7 @@ from advgen.metrics.records import Record, Records
 from advgen.runtime.checkpoint import COMPLETE, list_checkpoints, phase_ended, read_checkpoint, restore_networks
 from advgen.runtime.run_folder import RunFolder
 from advgen.seeds import Noise, key_of, permutation
+from advgen.timeline import Timeline
 from advgen.turns import batch_of
 
 Told = Callable[[Record, bool], None]  # a record, and whether it was there before

@@ -20,7 +20,7 @@ from advgen.data.loader import Loader
 from advgen.data.parts import Replaced
 from advgen.data.stream import Stream
 from advgen.errors import AgreedError, UserError
-from advgen.game import Batch, Game, ImageSpec, Phase, Progress, Timeline, check_game, sampling_networks
+from advgen.game import Batch, Game, ImageSpec, Phase, Progress, check_game, sampling_networks
 from advgen.pictures import Pictures
 from advgen.runtime.checkpoint import (
     Checkpoint,
@@ -44,6 +44,7 @@ from advgen.runtime.tracking import JsonLines, Mirror
 from advgen.runtime.transfer import Transfer
 from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
+from advgen.timeline import Timeline
 from advgen.turns import NotFinite, Step, Table, averages_of
 from advgen.watch import Status, Watch
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from advgen.capabilities import Begins, Classifies, Concludes, Encodes, Samples
 from advgen.config import load_recipe
 from advgen.errors import UserError
-from advgen.game import Batch, Context, ImageSpec, OneSlice, Timeline, check_game
+from advgen.game import Batch, Context, ImageSpec, OneSlice, check_game
 from advgen.games.aae.config import AaeConfig, GaussianPrior, MixturePrior, SwissRollPrior
 from advgen.games.aae.game import Aae
 from advgen.games.aae.labels import Clusters, LabelledImages
@@ -24,6 +24,7 @@ from advgen.games.aae.priors import draw
 from advgen.images import to_signed
 from advgen.runtime.checkpoint import StoredMoments, list_checkpoints, read_checkpoint
 from advgen.seeds import Noise
+from advgen.timeline import Timeline
 from tests.distributed.runs import LABELLED, make_labelled_shards, write_recipe
 from tests.games.test_resume import GAME_SETTINGS, play
 

@@ -15,13 +15,14 @@ from advgen.build import open_stream
 from advgen.capabilities import Begins, Encodes, Exports, Samples
 from advgen.config import load_recipe
 from advgen.errors import UserError
-from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, Timeline, check_game
+from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, check_game
 from advgen.games.ali.architectures import PAPER, Architecture, Layers
 from advgen.games.ali.config import AliConfig, ArchitectureName
 from advgen.games.ali.game import Ali
 from advgen.games.ali.networks import Block, Decoder, Discriminator, Encoder, Stack, dropped
 from advgen.runtime.checkpoint import list_checkpoints, read_checkpoint
 from advgen.seeds import Noise
+from advgen.timeline import Timeline
 from tests.distributed.runs import LABELLED, make_labelled_shards, write_recipe
 from tests.games import ali_reference as reference
 from tests.games.test_resume import GAME_SETTINGS, play

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from advgen.capabilities import Encodes, Samples, ScoresLikelihood
 from advgen.errors import UserError
-from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, Timeline, check_game
+from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, check_game
 from advgen.games.avb.config import AvbConfig
 from advgen.games.avb.game import Avb
 from advgen.games.avb.networks import BasisEncoder
 from advgen.likelihood.models import LinearGaussian
 from advgen.seeds import Noise
+from advgen.timeline import Timeline
 from tests.slices import in_slices
 
 N, LATENTS, HIDDEN = 6, 3, 5

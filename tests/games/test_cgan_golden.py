@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from advgen.ema import update_average
 from advgen.errors import UserError
-from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, Timeline, check_game, sampling_networks
+from advgen.game import Across, Batch, Context, ImageSpec, OneSlice, Outcome, check_game, sampling_networks
 from advgen.games.cgan import resnet
 from advgen.games.cgan.config import CGanConfig
 from advgen.games.cgan.game import CGan
@@ -25,6 +25,7 @@ from advgen.optim import Adam
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engines import prepare
 from advgen.seeds import Noise
+from advgen.timeline import Timeline
 from tests.games import cgan_reference as reference
 from tests.slices import in_slices
 

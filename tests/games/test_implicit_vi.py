@@ -12,12 +12,13 @@ from torch import Tensor
 
 from advgen.capabilities import Encodes, Samples
 from advgen.errors import UserError
-from advgen.game import Batch, Context, ImageSpec, OneSlice, Timeline, check_game
+from advgen.game import Batch, Context, ImageSpec, OneSlice, check_game
 from advgen.games.implicit_vi.config import ImplicitViConfig
 from advgen.games.implicit_vi.game import ImplicitVi
 from advgen.games.implicit_vi.networks import Denoiser, Features
 from advgen.likelihood.models import MODELS
 from advgen.seeds import Noise
+from advgen.timeline import Timeline
 from tests.games import implicit_vi_reference as reference
 
 N, NOISE, LAYERS, SHARE = 7, 3, 2, 0.3

@@ -13,7 +13,7 @@ import torch
 from advgen.build import build_game, restored
 from advgen.config import Recipe, load_recipe
 from advgen.errors import UserError
-from advgen.game import Batch, Context, Game, ImageSpec, OneSlice, Timeline
+from advgen.game import Batch, Context, Game, ImageSpec, OneSlice
 from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.pix2pixhd.game import Pix2PixHd
 from advgen.games.pix2pixhd.styles import Styles
@@ -21,6 +21,7 @@ from advgen.runtime.checkpoint import list_checkpoints, phase_ended, read_checkp
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.validation import check_setting
 from advgen.seeds import Noise
+from advgen.timeline import Timeline
 from tests.distributed.runs import PAIRED, ROOT, logged, make_paired_shards, write_recipe
 from tests.games import pix2pixhd_reference as reference
 from tests.games.test_resume import GAME_SETTINGS, play

@@ -14,7 +14,7 @@ from advgen.capabilities import Begins
 from advgen.config import Recipe, load_recipe
 from advgen.data.points import PointStream
 from advgen.errors import UserError
-from advgen.game import Timeline
+from advgen.timeline import Timeline
 from advgen.turns import batch_of
 from tests.distributed.runs import POINTS, write_recipe
 from tests.games.test_resume import GAME_DATA, GAME_SETTINGS

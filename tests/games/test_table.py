@@ -21,9 +21,10 @@ from advgen.build import GAMES, build_game, spec_of
 from advgen.clock import Clock
 from advgen.config import Recipe, load_recipe
 from advgen.data.points import PointStream
-from advgen.game import Batch, Context, Game, ImageSpec, Outcome, Phase, Player, Progress, Timeline
+from advgen.game import Batch, Context, Game, ImageSpec, Outcome, Phase, Player, Progress
 from advgen.runtime.engine import DdpEngine, Engine, NoMoments, Update
 from advgen.runtime.world import World
+from advgen.timeline import Timeline
 from advgen.turns import Step, Table, averages_of
 from tests.distributed.runs import LABELLED, LINEAR, POINTS, write_recipe
 from tests.games.test_resume import GAME_DATA, GAME_SETTINGS

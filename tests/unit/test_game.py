@@ -12,11 +12,12 @@ from torch import nn
 
 from advgen.clock import Clock, duration
 from advgen.errors import UserError
-from advgen.game import Average, ImageSpec, Phase, Player, Timeline, Turn, check_game, has_prefix
+from advgen.game import Average, ImageSpec, Phase, Player, Turn, check_game, has_prefix
 from advgen.games.progan.config import ProganConfig
 from advgen.games.progan.game import growth
 from advgen.optim import Adam
 from advgen.schedules import LearningRate
+from advgen.timeline import Timeline
 from tests.games import progan_reference as reference
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "games" / "golden" / "progan.json").read_text())
