@@ -40,6 +40,10 @@ GAMES: dict[str, dict[str, Any]] = {
         "hidden": 12,
         "initial_deviation": None,
         "input_noise": 0.3,
+        # the paper's rates make weights of 1e8 of these few images
+        "learning_rate": 0.001,
+        "adversarial_learning_rate": 0.01,
+        "supervised_learning_rate": 0.01,
         "batch_size": 16,
         "total_kimg": 0.32,
     },

@@ -107,6 +107,8 @@ def test_players_that_share_a_network(place: Path) -> None:
     make_labelled_shards(place)
     game = {"kind": "aae", "variant": "semi_supervised", "labelled": 8, "encoder": "gaussian", "latent_size": 3}
     game |= {"hidden": 12, "initial_deviation": None, "input_noise": 0.3, "batch_size": 16, "total_kimg": 0.16}
+    # With the paper's rates these few images make weights of 1e8, and rounding is no longer small.
+    game |= {"learning_rate": 0.001, "adversarial_learning_rate": 0.01, "supervised_learning_rate": 0.01}
     ends = []
     for processes in (1, 2):
         settings: dict[str, Any] = {"game": game, "training__precision": "float64", **LABELLED}
@@ -117,7 +119,8 @@ def test_players_that_share_a_network(place: Path) -> None:
     one, two = ends
     assert one.keys() == two.keys()
     assert sum(key.endswith("/encoder.hidden.0.weight/momentum_buffer") for key in one) == 3
-    assert max(np.abs(one[key].astype(float) - two[key]).max() for key in one) < 1e-9
+    assert max(np.abs(one[key]).max() for key in one if key.endswith("weight")) < 10
+    assert max(np.abs(one[key].astype(float) - two[key]).max() for key in one) < 1e-11
 
 
 @pytest.mark.slow
