@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,10 @@ class Scorer:
         checkpoint = read_checkpoint(path)
         self._networks, progress = restored(game, checkpoint)
         self._game, self._stream, self._level = game, stream, progress.phase.resolution
+        self._device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu")
+        torch.set_num_threads(recipe.evaluation.threads or len(os.sched_getaffinity(0)))
         for network in self._networks.values():
-            network.eval().requires_grad_(False)
+            network.to(self._device).eval().requires_grad_(False)
         self.about = {"nimg": checkpoint.clock.nimg, "images": f"held-out {stream.digest}", "weights": "average"}
 
     def score(self, count: int, seed: int, how: Annealing, importance_samples: int, told: Told | None = None) -> Scored:
@@ -107,11 +110,11 @@ class Scorer:
         if count > len(self._stream):
             raise UserError(f"{self._stream}: holds {len(self._stream)} samples, and {count} are asked for (--count).")
         game, networks = self._game, self._networks
-        noise = Noise(seed, ("likelihood",), torch.arange(count))
+        noise = Noise(seed, ("likelihood",), torch.arange(count, device=self._device))
         samples = self._stream.read(np.arange(count), self._level)
-        simulated = Noise(seed, ("simulated",), torch.arange((count + 1) // 2))
+        simulated = Noise(seed, ("simulated",), torch.arange((count + 1) // 2, device=self._device))
         with torch.no_grad():
-            observed = game.observed(batch_of(samples, torch.device("cpu"), labelled=False).images, noise)
+            observed = game.observed(batch_of(samples, self._device, labelled=False).images, noise)
             mean, deviation = game.proposal(networks, observed, noise)
             importance = importance_bound(
                 lambda z: game.log_likelihood(networks, observed, z),

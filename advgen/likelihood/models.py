@@ -90,14 +90,14 @@ class LinearGaussian:
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean [n, 2] and covariance [2, 2] of p(z | x) (Bishop 2006, eq. 2.116)."""
         weight, bias = self._parts(x)
-        precision = torch.eye(2, dtype=x.dtype) + weight.T @ weight / self.noise_deviation**2
+        precision = torch.eye(2, dtype=x.dtype, device=x.device) + weight.T @ weight / self.noise_deviation**2
         covariance = torch.linalg.inv(precision)
         return (x - bias) @ weight @ covariance / self.noise_deviation**2, covariance
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log N(x; b, W W' + s^2 I), [n] (Bishop 2006, eq. 2.115)."""
         weight, bias = self._parts(x)
-        covariance = weight @ weight.T + self.noise_deviation**2 * torch.eye(3, dtype=x.dtype)
+        covariance = weight @ weight.T + self.noise_deviation**2 * torch.eye(3, dtype=x.dtype, device=x.device)
         return torch.distributions.MultivariateNormal(bias, covariance).log_prob(x)
 
 
