@@ -129,7 +129,7 @@ class ScoresLikelihood(Protocol):
     latent_size: int
     prior_deviation: float
 
-    def observed(self, images: Tensor, noise: Noise) -> Tensor:
+    def observed(self, images: Tensor, noise: Noise | None) -> Tensor:
         """What the likelihood is of, as black and white pixels: [n, c, r, r]; drawn with noise where it is drawn."""
         ...
 

@@ -36,7 +36,7 @@ class Drawer:
         """
         path = latest_checkpoint(folder.checkpoints)
         game = build_game(recipe)
-        if path is None or not isinstance(game, Samples):
+        if path is None:
             raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
         self._game, self._dtype, self._points = game, dtype, recipe.data.points is not None
         self._networks, self._progress = restored(game, read_checkpoint(path))
@@ -45,6 +45,8 @@ class Drawer:
 
     def draw(self, count: int, seed: int, like: Batch | None = None) -> torch.Tensor:
         """Images uint8 [count, c, h, w], of labels or maps where the game takes them; points float32 [n, d, 1, 1]."""
+        if not isinstance(self._game, Samples):
+            raise UserError("This run's game draws no samples of its own. Give it images: --reconstruct.")
         with torch.no_grad():
             noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
             return self._shown(self._game.sample(self._networks, self._progress, noise, like))
@@ -161,5 +163,7 @@ class Drawer:
 
     def _encoder(self) -> Encodes:
         if not isinstance(self._game, Encodes):
-            raise UserError("This run's game finds no latents of images. Train one that does: game.kind ali.")
+            raise UserError(
+                "This run's game finds no latents of images. Train one that does: game.kind ali, aae or avb."
+            )
         return self._game

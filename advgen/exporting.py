@@ -127,7 +127,10 @@ def _draw_formats(
 ) -> tuple[Mapping[str, Tensor], dict[str, tuple[str, float]]]:
     if not isinstance(game, Exports):
         if others := set(formats) & WRITERS.keys():
-            raise UserError(f"This game's networks are exported as safetensors only, not as {sorted(others)}.")
+            raise UserError(
+                f"This game's networks are exported as safetensors only, not as {sorted(others)}. Give --formats "
+                "safetensors."
+            )
         return {}, {}
     module, inputs = game.drawer(networks, progress)
     written: dict[str, tuple[str, float]] = {}

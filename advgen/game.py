@@ -58,7 +58,7 @@ class ImageSpec:
         if self.points is not None:
             raise UserError(
                 f"{what} takes images, and data.points names a set of points ({self.points}). Use perceptrons "
-                "(game.architecture: mlp of gan or ali), or shards of images."
+                "(game.architecture: mlp of gan, ali or avb), or shards of images."
             )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from advgen.seeds import Noise
 from advgen.turns import batch_of
 
 Told = Callable[[int, int], None]
+
+_ROWS = 4096  # chains that go through the decoder at once
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Scorer:
         """The first ``count`` held-out samples.
 
         Args:
-            count: how many; half of them again are simulated for the gap.
+            count: how many, at least 2; half as many again are simulated for the gap.
             seed: of chains, of proposals, and of black and white where it is drawn.
             how: targets and chains.
             importance_samples: of the importance-weighted bound.
@@ -112,7 +114,7 @@ class Scorer:
         game, networks = self._game, self._networks
         noise = Noise(seed, ("likelihood",), torch.arange(count, device=self._device))
         samples = self._stream.read(np.arange(count), self._level)
-        simulated = Noise(seed, ("simulated",), torch.arange((count + 1) // 2, device=self._device))
+        simulated = Noise(seed, ("simulated",), torch.arange(max(2, (count + 1) // 2), device=self._device))
         with torch.no_grad():
             observed = game.observed(batch_of(samples, self._device, labelled=False).images, noise)
             mean, deviation = game.proposal(networks, observed, noise)
@@ -127,21 +129,48 @@ class Scorer:
             bound = game.evidence_bound(networks, observed, noise).double()
             exact = game.prior_deviation * simulated.normal("latent", game.latent_size)
             drawn = game.observe(networks, exact, simulated)
-        whole = 5 * how.steps  # two passes over the data, three over those simulated
+        # Two passes over the data, three over those simulated.
+        done, whole = 0, how.steps * (2 * self._parts(observed, how) + 3 * self._parts(drawn, how))
 
-        def evidence(values: Tensor, of: Noise, before: int, exact: Tensor | None) -> Evidence:
-            return annealed_evidence(
-                lambda z, rows: game.log_likelihood(networks, values[rows], z),
-                len(values),
-                game.latent_size,
-                of,
-                how,
-                prior_deviation=game.prior_deviation,
-                exact=exact,
-                told=lambda done, _: told(before + done, whole) if told else None,
-            )
+        def passed(targets: int) -> None:
+            if told is not None:
+                told(done + targets, whole)
 
-        real = evidence(observed, noise, 0, None)
-        own = evidence(drawn, simulated, 2 * how.steps, exact)
+        real = self._annealed(observed, noise, how, None, passed)
+        done = how.steps * 2 * self._parts(observed, how)
+        own = self._annealed(drawn, simulated, how, exact, passed)
         assert own.upper is not None
-        return Scored(real.lower, importance, bound, own.upper - own.lower, real.effective, real.accepted)
+        gap = (own.upper - own.lower).cpu()
+        return Scored(real.lower.cpu(), importance.cpu(), bound.cpu(), gap, real.effective.cpu(), real.accepted)
+
+    @staticmethod
+    def _parts(values: Tensor, how: Annealing) -> int:
+        return -(-len(values) // max(1, _ROWS // how.chains))
+
+    def _annealed(
+        self, values: Tensor, noise: Noise, how: Annealing, exact: Tensor | None, passed: Callable[[int], None]
+    ) -> Evidence:
+        """Part by part, as memory allows: an observation's chains do not depend on the others."""
+        found: list[Evidence] = []
+        size, passes = max(1, _ROWS // how.chains), 2 + (exact is not None)
+        for number, start in enumerate(range(0, len(values), size)):
+            part = values[start : start + size]
+            found.append(
+                annealed_evidence(
+                    lambda z, rows, part=part: self._game.log_likelihood(self._networks, part[rows], z),
+                    len(part),
+                    self._game.latent_size,
+                    replace(noise, positions=noise.positions[start : start + size]),
+                    how,
+                    prior_deviation=self._game.prior_deviation,
+                    exact=None if exact is None else exact[start : start + size],
+                    told=lambda done, _, before=number: passed(before * passes * how.steps + done),
+                )
+            )
+        uppers = [one.upper for one in found if one.upper is not None]
+        return Evidence(
+            torch.cat([one.lower for one in found]),
+            torch.cat(uppers) if uppers else None,
+            torch.cat([one.effective for one in found]),
+            sum(one.accepted * len(one.lower) for one in found) / len(values),
+        )

@@ -80,7 +80,10 @@ class Noise:
 
         words = philox(key_of(self.seed, *self.scope, purpose), self.positions, math.prod(shape))
         values = (words >> 8).to(torch.float32).mul_(2.0**-24).reshape(-1, *shape)
-        return values if self.dtype is None else values.to(self.dtype)
+        if self.dtype is None:
+            return values
+        # Fewer digits would round the largest of them to 1.
+        return values.to(self.dtype).clamp_max_(1 - torch.finfo(self.dtype).eps / 2)
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """[n, *shape] from N(0, 1), by the Box-Muller transform.

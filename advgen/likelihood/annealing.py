@@ -164,7 +164,7 @@ class _Chains:
         for step, beta in enumerate(betas[1:], 1):
             point, chance = self._transition(point, rows, beta, length[rows], how.leapfrog, noise, step)
             share = chance.reshape(self._count, how.pilots).mean(dim=1)
-            # Longer where too many are accepted, and shorter where too few are; a tenth at most in one step.
+            # Longer where too many are accepted, and shorter where too few are; an eighth at most in one step.
             length = length * (0.2 * (share - how.acceptance)).exp()
             lengths.append(length.clone())
             told(step)

@@ -17,8 +17,11 @@ from advgen.seeds import Noise
 class Observation(Protocol):
     """A likelihood of data, given what a decoder puts out."""
 
-    def observed(self, images: Tensor, noise: Noise) -> Tensor:
-        """What the likelihood is of: the images themselves, or pixels that were made black or white; [n, ...]."""
+    def observed(self, images: Tensor, noise: Noise | None) -> Tensor:
+        """What the likelihood is of: the images themselves, or pixels that were made black or white; [n, ...].
+
+        Without noise nothing is drawn: a pixel is white where its grey is above 1/2.
+        """
         ...
 
     def log_probability(self, observed: Tensor, outputs: Tensor) -> Tensor:
@@ -45,10 +48,10 @@ class Bernoulli:
 
     binarization: Literal["stochastic", "threshold"]
 
-    def observed(self, images: Tensor, noise: Noise) -> Tensor:
+    def observed(self, images: Tensor, noise: Noise | None) -> Tensor:
         """Images in [-1, 1] to 0 and 1, of the same shape."""
         grey = (images + 1) / 2
-        if self.binarization == "threshold":
+        if self.binarization == "threshold" or noise is None:
             return (grey > 0.5).to(images.dtype)
         return (noise.uniform("binarization", *images.shape[1:]) < grey).to(images.dtype)
 
@@ -81,7 +84,7 @@ class Gaussian:
 
     deviation: float
 
-    def observed(self, images: Tensor, noise: Noise) -> Tensor:
+    def observed(self, images: Tensor, noise: Noise | None) -> Tensor:
         """The images themselves."""
         return images
 

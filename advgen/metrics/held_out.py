@@ -27,7 +27,8 @@ def passed_through(
                 latents = game.encode(networks, progress, batch)
                 images = to_bytes(game.decode(networks, progress, latents, batch))
             if isinstance(game, Classifies) and game.classifies:
-                answers = game.classify(networks, progress, batch).argmax(dim=1)
+                likeliest, answers = game.classify(networks, progress, batch).max(dim=1)
+                answers = answers.where(likeliest > 0, -1)  # no class at all, as of clusters that have none yet
         yield Pictures(images, real.labels, answers=answers)
 
 
@@ -42,10 +43,11 @@ def probed(
 ) -> Iterator[Pictures]:
     """All held-out images, with the classes that a linear probe of the game's features takes them for.
 
-    The probe learns from the first ``labelled`` training images of the reference, as many of each class.
+    The probe learns from the first ``labelled`` training images of the reference, as many of each class. The game
+    is not told labels: they would be in the features.
 
     Raises:
-        UserError: there are too few of a class.
+        UserError: there are too few of a class, or the game finds no features of an image without its label.
     """
     resolution = progress.phase.resolution
     if labelled < classes:
@@ -62,7 +64,7 @@ def probed(
 
     probe = fit_probe(*_labelled(features, reference.pictures(resolution), classes, labelled), classes)
     for real in held_out.pictures(resolution):
-        yield Pictures(real.images, real.labels, answers=probe.answers(features(_batch(real))))
+        yield Pictures(real.images, real.labels, answers=probe.answers(features(Batch(to_signed(real.images)))))
 
 
 def _labelled(
@@ -80,7 +82,7 @@ def _labelled(
                 seen[label] += 1
                 kept.append(row)
         if kept:
-            found.append(features(_batch(real))[kept])
+            found.append(features(Batch(to_signed(real.images)))[kept])
             labels.append(real.labels[kept])
         if min(seen) == each:
             return torch.cat(found), torch.cat(labels)

@@ -134,7 +134,7 @@ def fit_ratio(samples_p: Samples, samples_q: Samples, *, seed: int = 0, folds: i
 def _checked(samples: Samples, name: str, device: torch.device | None) -> Tensor:
     """float64 [n, d], a copy of the caller's."""
     try:
-        x = torch.as_tensor(samples)
+        x = samples if isinstance(samples, torch.Tensor) else torch.as_tensor(np.ascontiguousarray(samples))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{name}: must be an array of numbers ({error}).") from None
     if x.ndim != 2 or x.is_complex() or x.dtype == torch.bool or not x.shape[1]:

@@ -283,24 +283,31 @@ def test_the_first_images_of_each_class_are_the_labelled_ones() -> None:
 
 def test_clusters_take_the_class_of_their_likeliest_image() -> None:
     clusters = Clusters(3)
+    assert clusters.classes.tolist() == [-1, -1, -1]
     first = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]]), torch.tensor([4, 5])
     second = torch.tensor([[0.2, 0.1, 0.7], [0.45, 0.5, 0.05]]), torch.tensor([6, 7])
     clusters.name(iter([first, second]))
     assert clusters.classes.tolist() == [4, 5, 6]
 
 
-def test_a_clustering_counts_clusters_to_their_classes() -> None:
+def test_a_clustering_takes_images_for_the_class_of_their_likeliest_cluster() -> None:
     game = tiny(variant="clustering", clusters=4)
     context, batch = context_of(game)
     assert isinstance(game, Concludes) and game.concluding_images and game.classifies
     logits = Reference(game, context, batch.images.numpy()).category
     assert logits is not None
+    assert not game.classify(game.networks, context.progress, batch).any(), "no cluster has a class yet"
     game.conclude(game.networks, context.progress, iter([batch]))
     classes = cast(Clusters, game.networks["clusters"]).classes.numpy()
     assert np.array_equal(classes, LABELS[logits.argmax(axis=0)])
-    expected = np.stack([logits[:, classes == each].sum(axis=1) for each in range(CLASSES)], axis=1)
+    expected = np.eye(CLASSES)[classes[logits.argmax(axis=1)]]
     found = game.classify(game.networks, context.progress, batch).detach()
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_points_that_are_not_bounded_are_refused() -> None:
+    with pytest.raises(UserError, match=r"decodes values in \[-1, 1\], and those of data.points \(grid25\)"):
+        Aae(AaeConfig(), ImageSpec(1, 2, points="grid25", bounded=False))
 
 
 # ------------------------------------------------------------------------------------------------------------- the game
@@ -334,6 +341,7 @@ def test_samples_and_codes() -> None:
         assert drawn.shape == batch.images.shape
         assert isinstance(game, Classifies)
         if game.classifies:
+            game.conclude(game.networks, context.progress, iter([batch]))
             probabilities = game.classify(game.networks, context.progress, batch)
             assert probabilities.shape == (N, CLASSES)
             torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(N, dtype=torch.float64))

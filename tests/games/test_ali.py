@@ -82,6 +82,14 @@ def rows(layers: Layers) -> list[tuple[int, int, bool, bool]]:
     return [(layer.stride, layer.padding, layer.up, layer.norm) for layer in layers]
 
 
+def test_features_of_a_conditional_encoder_need_labels() -> None:
+    """So a probe, which gives none, is refused: the label would be in the features."""
+    game = tiny(conditional=True)
+    context, batch = context_of(game, "generator")
+    with pytest.raises(UserError, match="take labels"):
+        game.features(game.networks, context.progress, Batch(batch.images))
+
+
 def test_features_are_the_last_hidden_layers_and_the_outputs() -> None:
     """Their last entries are means and deviations, and what comes before reproduces them by the last layer."""
     game = tiny(conditional=False)

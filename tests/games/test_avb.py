@@ -218,6 +218,44 @@ def test_stochastic_pixels_are_the_same_for_both_players_and_new_at_each_step() 
     assert torch.equal(first, again)
 
 
+@pytest.mark.parametrize("settings", [{}, {"adaptive_contrast": False}], ids=str)
+def test_figures_of_an_image_do_not_depend_on_the_others(settings: dict[str, Any]) -> None:
+    """Means of codes, and the game's own bound: neither rows nor their number matter."""
+    game = tiny(binarization="stochastic", **settings)
+    context, batch = context_of(game, "model")
+    progress, images = context.progress, batch.images
+    means = game.encode(game.networks, progress, Batch(images))
+    torch.testing.assert_close(game.encode(game.networks, progress, Batch(images.flip(0))), means.flip(0))
+    observed = game.observed(images, context.noise)
+    bounds = game.evidence_bound(game.networks, observed, context.noise)
+    noise = replace(context.noise, positions=context.noise.positions[2:3])
+    torch.testing.assert_close(game.evidence_bound(game.networks, observed[2:3], noise), bounds[2:3])
+
+
+def test_adaptive_contrast_keeps_its_digits_in_bf16() -> None:
+    """Where q is narrow: the standardised latents and the correction are those of float32 to a few hundredths."""
+    game = tiny(latent_size=8)
+    for network in game.networks.values():
+        network.float()
+    encoder, (context, batch) = game.networks["encoder"], context_of(game, "model")
+    assert isinstance(encoder, BasisEncoder)
+    with torch.no_grad():
+        encoder.last.bias[8:] -= 2  # a_i of about e^-7
+    noise, images = replace(context.noise, dtype=torch.float32), batch.images.float()
+
+    def contrast() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            found = game._contrast(encoder(images, noise, OneSlice()))  # pyright: ignore[reportPrivateUsage]
+        return found.shown, found.correction
+
+    exact = contrast()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = contrast()
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.dtype == torch.float32
+        assert (one - other).abs().max() < 0.1
+
+
 @pytest.mark.parametrize("settings", [{}, {"adaptive_contrast": False}, {"encoder": "gaussian"}], ids=str)
 def test_three_ranks_have_the_loss_of_one(settings: dict[str, Any]) -> None:
     game = tiny(**settings)

@@ -141,3 +141,12 @@ def test_a_permutation_holds_each_number_once_and_never_changes() -> None:
         assert sorted(order.tolist()) == list(range(n))
     assert permutation(key_of(5, "order"), 12).tolist() == GOLDEN_ORDER
     assert permutation(key_of(6, "order"), 12).tolist() != GOLDEN_ORDER
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_uniform_numbers_stay_below_1_in_every_type(dtype: torch.dtype) -> None:
+    """Of 100,000 some are within half a step of bfloat16 from 1."""
+    values = Noise(0, ("uniform",), torch.arange(100_000), dtype).uniform("x", 1)
+    assert values.dtype == dtype and values.max() < 1 and (values * 10).long().max() == 9
+    exact = Noise(0, ("uniform",), torch.arange(100_000)).uniform("x", 1)
+    assert (values.double() - exact.double()).abs().max() <= torch.finfo(dtype).eps / 2

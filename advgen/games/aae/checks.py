@@ -16,6 +16,11 @@ def check_settings(config: AaeConfig, spec: ImageSpec) -> None:
     r = spec.resolution
     if spec.width not in (None, r):
         raise UserError(f"game.kind: aae takes squares, and data.width is {spec.width} beside {r}. Leave it out.")
+    if not spec.bounded:
+        raise UserError(
+            f"game.kind: aae decodes values in [-1, 1], and those of data.points ({spec.points}) are any numbers. Use "
+            "ali, gan or avb, or images."
+        )
     if config.architecture == "small" and (r < 8 or r & (r - 1)):
         raise UserError(f"game.architecture: small takes a power of two from 8 on, and data.resolution is {r}.")
     learns = config.variant == "dimension_reduction" and config.labelled != 0

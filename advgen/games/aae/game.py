@@ -302,10 +302,10 @@ class Aae:
         return 2 * networks["decoder"](self._beside(latents, like)) - 1
 
     def classify(self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch) -> Tensor:
-        """Probabilities [n, classes]; those of clusters are counted to the clusters' classes.
+        """Probabilities [n, classes]; of clusters 1 for the class of the likeliest one, and 0 if it has none yet.
 
         Raises:
-            UserError: codes have no categories, or no class of theirs is known.
+            UserError: codes have no categories.
         """
         if not self.classifies:
             raise UserError(f"These networks tell no classes (game.variant: {self.config.variant}, data.classes).")
@@ -314,8 +314,8 @@ class Aae:
         probabilities = logits.softmax(dim=1)
         if self.labels_learned:
             return probabilities
-        classes = cast(Clusters, networks["clusters"]).classes
-        return probabilities @ F.one_hot(classes, self.spec.classes).to(probabilities.dtype)
+        classes = cast(Clusters, networks["clusters"]).classes[probabilities.argmax(dim=1)]
+        return F.one_hot(classes + 1, self.spec.classes + 1)[:, 1:].to(probabilities.dtype)
 
     def describe(self) -> list[tuple[str, str]]:
         """What a dry run prints besides phases and parameters."""

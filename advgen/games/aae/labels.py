@@ -57,13 +57,13 @@ class LabelledImages(nn.Module):
 
 
 class Clusters(nn.Module):
-    """The class of each cluster: that of the image that is likeliest to be of it (section 6)."""
+    """The class of each cluster: that of the image that is likeliest to be of it (section 6); -1 until it is named."""
 
     classes: Tensor
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.register_buffer("classes", torch.zeros(count, dtype=torch.int64))
+        self.register_buffer("classes", torch.full((count,), -1))
 
     def name(self, answers: Iterator[tuple[Tensor, Tensor]]) -> None:
         """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen.errors import UserError
-from advgen.game import Across, Average, Batch, Context, ImageSpec, OneSlice, Outcome, Phase, Player, Progress, Turn
+from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Player, Progress, Turn
 from advgen.games.avb.config import AvbConfig
 from advgen.games.avb.networks import Adversary, BasisEncoder, Decoder, Encoded, GaussianEncoder, InjectedEncoder
 from advgen.likelihood.models import MODELS, GenerativeModel, log_normal
@@ -22,6 +22,8 @@ from advgen.seeds import Noise
 
 _LOSS = RATIO_LOSSES["logistic"]
 _DRAWS = 64  # samples of q whose mean and deviation are taken where they are asked for
+_MOMENT_DRAWS = 16_384
+_LEAST_DEVIATION = 1e-6  # of a proposal, which is divided by it
 _LEAST_VARIANCE = 1e-4  # added to the variances by which latents are divided, as in the paper's code
 
 
@@ -64,14 +66,16 @@ class Avb:
         players = [Player("model", learned, config.optimizer, self.model_loss)]
         rates = {"model": config.learning_rate}
         if self.adversarial:
-            networks["adversary"] = Adversary(config, spec)
+            networks["adversary"] = Adversary(config, spec, self.prior_deviation)
             repeats = config.adversary_repeats
             adversary = Player("adversary", ("adversary",), config.optimizer, self.adversary_loss, repeat=repeats)
             players.insert(0, adversary)
             rates["adversary"] = config.adversary_learning_rate
         self.networks: Mapping[str, nn.Module] = networks
+        # The adversary's goes with the encoder's: a ratio of the networks themselves would flatter the average.
+        after = {**dict.fromkeys(learned, "model"), "adversary": "adversary"}
         self.averages: Sequence[Average] = [
-            Average(f"{name}_ema", of=name, after="model", decay=config.average) for name in learned
+            Average(f"{name}_ema", of=name, after=after[name], decay=config.average) for name in networks
         ]
         self.phases: Sequence[Phase] = [
             Phase(
@@ -100,7 +104,8 @@ class Avb:
         """
         noise = _shared(context.noise)
         observed = self.observed(batch.images, noise)
-        likelihood, divergence = self._terms(context.networks, observed, noise, context.across)
+        encoded = context.networks["encoder"](self._seen(observed), noise, context.across)
+        likelihood, divergence = self._terms(context.networks, observed, encoded)
         nll, kl = -likelihood.mean(), divergence.mean()
         # Per value, as in the paper's code; with Adam the scale matters only to the smallest gradients.
         total = (nll + self._weight(context.progress) * kl) / math.prod(batch.images.shape[1:])
@@ -119,17 +124,13 @@ class Avb:
         total = _LOSS(of_encoder, of_prior)
         return Outcome(total, {"loss": total.detach()})
 
-    def _terms(
-        self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise, across: Across
-    ) -> tuple[Tensor, Tensor]:
+    def _terms(self, networks: Mapping[str, nn.Module], observed: Tensor, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """log p(x | z) and the divergence's term, [n] each, at one z of q(z | x)."""
-        seen = self._seen(observed)
-        encoded: Encoded = networks["encoder"](seen, noise, across)
         likelihood = self.log_likelihood(networks, observed, encoded.z)
         if not self.adversarial:
             return likelihood, _gaussian_divergence(encoded, self.prior_deviation)
         contrast = self._contrast(encoded)
-        return likelihood, at_least_float32(networks["adversary"](seen, contrast.shown)) + contrast.correction
+        return likelihood, networks["adversary"](self._seen(observed), contrast.shown) + contrast.correction
 
     def _contrast(self, encoded: Encoded) -> Contrast:
         """Moments are constants here: no gradient flows through them (section 4)."""
@@ -152,8 +153,8 @@ class Avb:
 
     # -- the likelihood ------------------------------------------------------------------------------------------
 
-    def observed(self, images: Tensor, noise: Noise) -> Tensor:
-        """What the likelihood is of: [n, c, r, r]."""
+    def observed(self, images: Tensor, noise: Noise | None) -> Tensor:
+        """What the likelihood is of: [n, c, r, r]; without noise nothing is drawn."""
         return images if self.model is not None else self.observation.observed(images, noise)
 
     def log_prior(self, latents: Tensor) -> Tensor:
@@ -173,8 +174,15 @@ class Avb:
         return self.observation.draw(networks["decoder"](latents), noise)
 
     def evidence_bound(self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise) -> Tensor:
-        """log p(x | z) - divergence, [n]; moments are those of the rows that are given."""
-        likelihood, divergence = self._terms(networks, observed, noise, OneSlice())
+        """log p(x | z) - divergence, [n]; moments are those of 16,384 draws of the basis, whatever the rows."""
+        encoder, seen = networks["encoder"], self._seen(observed)
+        if isinstance(encoder, BasisEncoder):
+            positions = torch.arange(_MOMENT_DRAWS, device=observed.device)
+            moments = encoder.moments(replace(noise, scope=(*noise.scope, "moments"), positions=positions))
+            encoded: Encoded = encoder(seen, noise, moments=moments)
+        else:
+            encoded = encoder(seen, noise)
+        likelihood, divergence = self._terms(networks, observed, encoded)
         return likelihood - divergence
 
     # -- using it -------------------------------------------------------------------------------------------------
@@ -191,12 +199,14 @@ class Avb:
     ) -> Tensor:
         """Samples [n, latents] of q(z | x), or without noise their means."""
         given = images.images
-        positions = torch.arange(len(given), device=given.device)
-        drawn = Noise(0, ("mean",), positions, given.dtype) if noise is None else noise
-        observed = self.observed(given, drawn)
+        observed = self.observed(given, noise)
         if noise is None:
-            return self.proposal(networks, observed, drawn)[0]
-        return networks["encoder"](self._seen(observed), drawn).z
+            # The same draws for every row: a mean does not depend on what else is encoded.
+            same = torch.zeros(len(given), dtype=torch.int64, device=given.device)
+            z, _ = self.proposal(networks, observed, Noise(0, ("mean",), same, given.dtype))
+        else:
+            z = networks["encoder"](self._seen(observed), noise).z
+        return z.to(given.dtype)
 
     def proposal(self, networks: Mapping[str, nn.Module], observed: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Means and deviations of q(z | x), [n, latents] each: a Gaussian's own, or those of 64 samples."""
@@ -207,7 +217,7 @@ class Avb:
             return encoded.mean, encoded.variance.sqrt()
         each = [replace(noise, scope=(*noise.scope, number)) for number in range(_DRAWS)]
         draws = torch.stack([networks["encoder"](seen, one).z for one in each])
-        return draws.mean(dim=0), draws.std(dim=0)
+        return draws.mean(dim=0), draws.std(dim=0).clamp_min(_LEAST_DEVIATION)
 
     def decode(
         self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None

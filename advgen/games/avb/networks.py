@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from advgen.game import Across, ImageSpec
 from advgen.games.avb.config import AvbConfig
+from advgen.precision import at_least_float32
 from advgen.seeds import Noise
 
 _LEAST = 4  # pixels a side at which convolutions end
@@ -83,7 +84,7 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, images: Tensor, noise: Noise, across: Across | None = None) -> Encoded:
         """A sample of N(mean, deviation^2), and its moments."""
-        mean, log_deviation = self.last(self.features(images)).chunk(2, dim=1)
+        mean, log_deviation = at_least_float32(self.last(self.features(images))).chunk(2, dim=1)
         z = mean + log_deviation.exp() * noise.normal("encoder", mean.shape[1])
         return Encoded(z, mean, (2 * log_deviation).exp())
 
@@ -98,7 +99,10 @@ class InjectedEncoder(nn.Module):
 
     def forward(self, images: Tensor, noise: Noise, across: Across | None = None) -> Encoded:
         """A sample."""
-        return Encoded(self.last(self.features(images, noise)))
+        return Encoded(at_least_float32(self.last(self.features(images, noise))))
+
+
+Moments = tuple[Tensor, Tensor]
 
 
 class BasisEncoder(nn.Module):
@@ -124,17 +128,37 @@ class BasisEncoder(nn.Module):
         v = noise.normal("encoder", self.count, self.noise).transpose(0, 1)
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             v = torch.baddbmm(bias, F.elu(v) if number else v, weight)
-        return v.transpose(0, 1)
+        return at_least_float32(v.transpose(0, 1))
 
-    def forward(self, images: Tensor, noise: Noise, across: Across | None = None) -> Encoded:
-        """A sample and, with ``across``, its moments, through which no gradient flows."""
-        z0, heads = self.last(self.features(images)).split((self.latents, self.count * self.latents), dim=1)
+    def moments(self, noise: Noise) -> Moments:
+        """Mean and variance of v_i over the noise's rows, [basis, latents] each."""
+        with torch.no_grad():
+            variance, mean = torch.var_mean(self.basis(noise), dim=0, correction=0)
+        return mean, variance
+
+    def forward(
+        self, images: Tensor, noise: Noise, across: Across | None = None, moments: Moments | None = None
+    ) -> Encoded:
+        """A sample and its moments, through which no gradient flows.
+
+        Args:
+            images: [n, c, r, r].
+            noise: a row an image.
+            across: takes the moments of v_i over the batch.
+            moments: of v_i, known from elsewhere. Without either only z is given.
+        """
+        # In float32 at least: moments, and z less its mean, would lose all their digits where q is narrow.
+        last = at_least_float32(self.last(self.features(images)))
+        z0, heads = last.split((self.latents, self.count * self.latents), dim=1)
         a = F.elu(heads.unflatten(1, (self.count, self.latents)) - 5) + 1
         v = self.basis(noise)
         z = z0 + (a * v).sum(dim=1)
-        if across is None:
+        if moments is not None:
+            mean, variance = moments
+        elif across is not None:
+            variance, mean = torch.var_mean(across.gather(v.detach()), dim=0, correction=0)
+        else:
             return Encoded(z)
-        variance, mean = torch.var_mean(across.gather(v.detach()), dim=0, correction=0)
         return Encoded(z, (z0 + (a * mean).sum(dim=1)).detach(), (a.square() * variance).sum(dim=1).detach())
 
 
@@ -171,13 +195,14 @@ class Adversary(nn.Module):
     """T(x, z), the log-ratio of q(z | x) and what it is told from.
 
     conv: <t(x), s(z)> + t1(x) + s1(z), as in the paper's code; mlp: a perceptron of features of x, and z. Against the
-    prior z'z / 2 is added, as -log p(z) has this term.
+    prior z'z / 2 of z in units of the prior's deviation is added, as -log p(z) has this term.
     """
 
-    def __init__(self, config: AvbConfig, spec: ImageSpec) -> None:
+    def __init__(self, config: AvbConfig, spec: ImageSpec, prior_deviation: float) -> None:
         super().__init__()
         units = config.adversary_hidden
-        self.inner, self.quadratic = config.architecture == "conv", not config.adaptive_contrast
+        self.inner = config.architecture == "conv"
+        self.quadratic = 0.0 if config.adaptive_contrast else 0.5 / prior_deviation**2
         self.features = Features(config, spec, units, leak=0.1)
         widths = (
             [config.latent_size, units, units] if self.inner else [self.features.outputs + config.latent_size, units]
@@ -196,4 +221,4 @@ class Adversary(nn.Module):
         if self.inner:
             t, s = self.of_images(x), y
             y = (t[:, :-1] * s[:, :-1]).sum(dim=1, keepdim=True) / math.sqrt(s.shape[1] - 1) + t[:, -1:] + s[:, -1:]
-        return y[:, 0] + (z.square().sum(dim=1) / 2 if self.quadratic else 0)
+        return at_least_float32(y[:, 0]) + self.quadratic * at_least_float32(z).square().sum(dim=1)
