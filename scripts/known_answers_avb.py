@@ -4,8 +4,8 @@
 
 Trains the recipes points-avb-linear, -four and -ring with one thread each, and prints: on the linear-Gaussian model how
 far the encoder is from the exact posterior (by fit_ratio, and by moments), and how far the evidence by annealed
-importance sampling is from its closed form; on the four points and the ring of eight modes the evidence of both encoders. Draws the posteriors of the four points.
-Runs that are there already are not trained again.
+importance sampling is from its closed form; on the four points and the ring of eight modes the evidence of both
+encoders. Draws the posteriors of the four points. Runs that are there already are not trained again.
 """
 
 from __future__ import annotations
