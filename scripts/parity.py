@@ -82,6 +82,14 @@ GAMES: dict[str, dict[str, Any]] = {
         "critic_repeats": 1,
     },
     "gan": {"kind": "gan", "latent_size": 8, "width": 4, "width_max": 8, "batch_size": 16, "total_kimg": 0.32},
+    "implicit_vi": {
+        "kind": "implicit_vi",
+        "hidden": 16,
+        "layers": 2,
+        "opponent_steps": 2,
+        "batch_size": 16,
+        "total_kimg": 0.32,
+    },
     "pix2pixhd": {
         "kind": "pix2pixhd",
         "ngf": 4,
@@ -115,8 +123,10 @@ GAMES["progan-projection"] = {**GAMES["progan"], "conditioning": "projection", "
 PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
     "aae": {False: {}},
     "ali": {False: {}},
+    "avb": {False: {}},
     "cgan": {False: {}},
     "gan": {True: {"r1_gamma": 10.0, "r1_every": 2}, False: {"r1_gamma": 0.0}},
+    "implicit_vi": {False: {}},
     "pix2pixhd": {False: {}},
     "progan": {
         True: {"loss": {"kind": "wgan_gp"}},
@@ -130,8 +140,10 @@ PENALTY: dict[str, dict[bool, dict[str, Any]]] = {
 PHASES: dict[str, dict[bool, dict[str, Any]]] = {
     "aae": {False: {}},
     "ali": {False: {}},
+    "avb": {False: {}},
     "cgan": {False: {}},
     "gan": {False: {}},
+    "implicit_vi": {False: {}},
     "pix2pixhd": {
         True: {"global_kimg": 0.128, "frozen_kimg": 0.096, "joint_kimg": 0.096},
         False: {"enhancers": 0, "global_kimg": 0.32, "joint_kimg": 1.0},
@@ -168,13 +180,14 @@ class Case:
 
     def recipe(self, folder: Path, prefix: str) -> Path:
         """Written into ``folder``."""
-        from tests.distributed.runs import LABELLED, PAIRED, write_recipe
+        from tests.distributed.runs import LABELLED, PAIRED, SPRINKLER, write_recipe
 
         game = {**GAMES[self.game], **PENALTY[self.game][self.penalty], **PHASES[self.game][self.change]}
         path = folder / f"{prefix}-{self.name}.yaml"
         training = {"engine": self.engine, "accumulation": self.accumulation}
         changes = {f"training__{key}": value for key, value in training.items()}
-        data = {"aae": LABELLED, "ali": LABELLED, "cgan": LABELLED, "pix2pixhd": PAIRED, "progan-projection": LABELLED}
+        data = dict.fromkeys(("aae", "ali", "cgan", "progan-projection"), LABELLED)
+        data |= {"implicit_vi": SPRINKLER, "pix2pixhd": PAIRED}
         changes.update(data.get(self.game, {}))
         small = {"training__sample_rows": 1, "training__sample_columns": 1, "training__log_every_steps": 1}
         return write_recipe(path, name=f"{prefix}-{self.name}", game=game, **changes, **small)
