@@ -217,10 +217,15 @@ def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, i
         classifier=_path(evaluation.classifier),
         ignore_label=recipe.data.ignore_label,
     )
-    device = "cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu"
-    torch.set_num_threads(evaluation.threads or len(os.sched_getaffinity(0)))
+    device = prepare_evaluation(recipe)
     game, spec = build_game(recipe), spec_of(recipe)
-    return Evaluator(game, reals, folder, evaluation, files, torch.device(device), spec, learned)
+    return Evaluator(game, reals, folder, evaluation, files, device, spec, learned)
+
+
+def prepare_evaluation(recipe: Recipe) -> torch.device:
+    """Set the threads that the recipe's evaluation asks for; the device that it runs on."""
+    torch.set_num_threads(recipe.evaluation.threads or len(os.sched_getaffinity(0)))
+    return torch.device("cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu")
 
 
 def _path(named: str | None) -> Path | None:

@@ -32,7 +32,7 @@ class Drawer:
             dtype: that networks are cast to.
 
         Raises:
-            UserError: no checkpoint, or a game that draws none.
+            UserError: no checkpoint.
         """
         path = latest_checkpoint(folder.checkpoints)
         game = build_game(recipe)

@@ -26,7 +26,7 @@ from advgen.game import Batch, Game, ImageSpec, Progress, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
-from advgen.metrics.held_out import passed_through, probed
+from advgen.metrics.held_out import answered, probed, reconstructed
 from advgen.metrics.measures import Bench, Learned, Measure, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.reals import Reals
@@ -276,11 +276,12 @@ class Evaluator:
     def _of_held_out(self, of: str, path: Path, progress: Progress, _: int) -> Iterator[Pictures]:
         """What the game makes of all held-out images."""
         assert self.held_out is not None, "run() has seen to it"
-        given = (self.game, self._networks_of(path), progress)
+        game: Any = self.game  # with the capability: run() has seen to that, too
+        given = (game, self._networks_of(path), progress)
         if of == "probed":
             labels = self.config.probe_labels
             return probed(*given, self.reference, self.held_out, self.spec.classes, labels)
-        return passed_through(*given, self.held_out)
+        return (reconstructed if of == "reconstructions" else answered)(*given, self.held_out)
 
     def _networks_of(self, path: Path) -> Mapping[str, nn.Module]:
         """Those of a checkpoint, averages in their networks' places if the evaluation takes averages."""

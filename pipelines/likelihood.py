@@ -38,12 +38,14 @@ def main(argv: list[str]) -> int:
     recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
     from advgen.likelihood.annealing import Annealing
     from advgen.runtime.tracking import JsonLines
-    from advgen.scoring import Scorer
+    from advgen.scoring import Scorer, summary
 
     how = Annealing(steps=given.steps, chains=given.chains, leapfrog=given.leapfrog)
     scorer = Scorer(recipe, folder)
-    with counting("targets passed") as told:
+    with counting("held-out data, targets passed") as told:
         scored = scorer.score(given.count, given.seed, how, given.importance_samples, told)
+    with counting("data of the model itself, targets passed") as told:
+        gap = scorer.gap(max(2, given.count // 2), given.seed, how, told)
     record = {
         **scorer.about,
         "count": given.count,
@@ -51,9 +53,11 @@ def main(argv: list[str]) -> int:
         "annealing": dataclasses.asdict(how),
         "importance_samples": given.importance_samples,
         **scored.record(),
+        **summary(gap=gap),
     }
     log = JsonLines(folder.likelihood)
     log.write(record)
+    log.sync()
     log.close()
     for name, what in (
         ("annealed", "log p(x), annealed importance sampling"),

@@ -15,23 +15,19 @@ What follows the options goes to every run, as --game.learning-rate 0.0003.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import math
 import statistics
 import time
 from pathlib import Path
 
 import torch
-from scipy import stats
+from known_answers import interval, trained
 
 from advgen.build import build_evaluator
 from advgen.config import load_recipe
 from advgen.data.points import SETS
 from advgen.drawing import Drawer
 from advgen.metrics.modes import near
-from advgen.runtime.run_folder import RunFolder
-from pipelines.train import train
 
 RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
 PAPER = {"ali": "13.4 ± 5.8", "gan": "10.4 ± 9.2"}
@@ -42,22 +38,13 @@ def figures(kind: str, seed: int, out: Path, changes: list[str]) -> tuple[float,
     """Train one run, or look at one that is there; modes, high quality and modes that are hit at all."""
     flags = ["--seed", str(seed), "--name", f"{kind}-{seed}", "--runs", str(out), "--tracking.wandb", "disabled"]
     recipe = load_recipe(RECIPES / f"points-{kind}-grid25.yaml", [*flags, *changes])
-    folder = RunFolder(recipe.folder)
-    with contextlib.redirect_stdout(io.StringIO()):
-        if train(recipe):
-            raise SystemExit("stopped; the same command goes on from here")
+    folder = trained(recipe)
     records = build_evaluator(recipe, folder).run(lambda record, known: None, only_latest=True)
     found = {record["name"]: record["value"] for record in records if record["moment"] == "end"}
     points = Drawer(recipe, folder).draw(SAMPLES, recipe.evaluation.seed)
     centres = SETS["grid25"].centres
     hit = near(points, torch.from_numpy(centres), math.inf)
     return found["modes"], found["high_quality"], float((hit > 0).sum())
-
-
-def interval(values: list[float], digits: int) -> str:
-    """Mean ± half of the 95 % interval of the mean, by Student's t."""
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):.{digits}f} ± {half:.{digits}f}"
 
 
 def row(kind: str, found: list[tuple[float, float, float]]) -> str:

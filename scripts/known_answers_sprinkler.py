@@ -23,25 +23,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from known_answers import encoded, gaussian_divergence, trained
 from numpy.typing import NDArray
 from torch import Tensor
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from advgen.config import Recipe, load_recipe
+from advgen.data.points import PointStream
+from advgen.games.implicit_vi.config import ImplicitViConfig
+from advgen.likelihood.models import LinearGaussian, Sprinkler, log_normal
+from advgen.seeds import Noise
 
-from advgen.build import build_game, build_trainer, restored  # noqa: E402
-from advgen.config import Recipe, load_recipe  # noqa: E402
-from advgen.data.points import PointStream  # noqa: E402
-from advgen.game import Batch  # noqa: E402
-from advgen.games.implicit_vi.config import ImplicitViConfig  # noqa: E402
-from advgen.games.implicit_vi.game import ImplicitVi  # noqa: E402
-from advgen.likelihood.models import LinearGaussian, Sprinkler, log_normal  # noqa: E402
-from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint  # noqa: E402
-from advgen.runtime.preemption import StopRequest  # noqa: E402
-from advgen.seeds import Noise  # noqa: E402
-from advgen.watch import Status  # noqa: E402
-
-RECIPE = ROOT / "pipelines/recipes/points-sprinkler-pc-adv.yaml"
+RECIPE = Path(__file__).parents[1] / "pipelines/recipes/points-sprinkler-pc-adv.yaml"
 METHODS = {
     "PC-Adv": ("prior", "adversarial"),
     "JC-Adv": ("joint", "adversarial"),
@@ -56,46 +48,24 @@ EDGES = np.linspace(-SIDE, SIDE, round(2 * SIDE / CELL) + 1)
 Masses = NDArray[np.float64]
 
 
-class Unwatched:
-    """Nobody looks on."""
-
-    def resumed(self, checkpoint: Path) -> None:
-        pass
-
-    def warned(self, text: str) -> None:
-        print(text, file=sys.stderr)
-
-    def step(self, status: Status) -> None:
-        pass
-
-
-def trained(runs: Path, method: str, linear: bool, flags: Sequence[str]) -> Recipe:
+def run_of(runs: Path, method: str, linear: bool, flags: Sequence[str]) -> Recipe:
     """The recipe of a run that has been trained to its end."""
     contrast, estimator = METHODS[method]
     name = f"{'linear-gaussian' if linear else 'sprinkler'}-{method.lower()}"
     own = ("--name", name, "--runs", str(runs), "--game.contrast", contrast, "--game.estimator", estimator)
     recipe = load_recipe(RECIPE, [*own, *(LINEAR if linear else ()), *flags])
-    trainer, _ = build_trainer(recipe)
     begin = time.process_time()
-    with StopRequest() as stop:
-        if not trainer.run(Unwatched(), stop):
-            raise SystemExit(f"{recipe.folder}: stopped; the same command goes on from here")
+    trained(recipe)
     print(f"{name}: {time.process_time() - begin:.0f} s of CPU time in this process", file=sys.stderr, flush=True)
     return recipe
 
 
 def draws(recipe: Recipe, x: Tensor, count: int) -> Tensor:
-    """``count`` latents of one observation [observed], by the moving average of the encoder: [count, latents]."""
-    newest = latest_checkpoint(recipe.folder / "checkpoints")
-    game = build_game(recipe)
-    assert newest is not None and isinstance(game, ImplicitVi)
-    networks, progress = restored(game, read_checkpoint(newest))
+    """``count`` latents of one observation [observed]: [count, latents]."""
     parts: list[Tensor] = []
-    with torch.no_grad():
-        for start in range(0, count, CHUNK):
-            noise = Noise(0, ("known answers",), torch.arange(start, min(start + CHUNK, count)))
-            rows = x.expand(len(noise.positions), -1)[:, :, None, None]
-            parts.append(game.encode(networks, progress, Batch(rows), noise))
+    for start in range(0, count, CHUNK):
+        noise = Noise(0, ("known answers",), torch.arange(start, min(start + CHUNK, count)))
+        parts.append(encoded(recipe, x.expand(len(noise.positions), -1), noise))
     return torch.cat(parts)
 
 
@@ -123,13 +93,6 @@ def floor(p: Masses) -> float:
     return total_variation(np.random.default_rng(0).multinomial(SAMPLES, p.ravel()).reshape(p.shape) / SAMPLES, p)
 
 
-def gaussian_divergence(z: Tensor, mean: Tensor, covariance: Tensor) -> float:
-    """KL of the Gaussian of samples [n, k] from N(mean, covariance)."""
-    z = z.double()
-    own = torch.distributions.MultivariateNormal(z.mean(dim=0), z.T.cov())
-    return float(torch.distributions.kl_divergence(own, torch.distributions.MultivariateNormal(mean, covariance)))
-
-
 def blurred_limit(covariance: Tensor, sigma: float) -> float:
     """KL of the Gaussian where PC-Den rests: blurred by sigma, it has the posterior's score at its own samples."""
     own = torch.distributions.MultivariateNormal(torch.zeros(2).double(), covariance - sigma**2 * torch.eye(2).double())
@@ -145,7 +108,7 @@ def sprinkler(runs: Path, flags: Sequence[str]) -> dict[str, list[Masses]]:
     print("|---" * (len(OBSERVATIONS) + 1) + "|")
     print("| floor: exact samples |", " | ".join(f"{floor(p):.3f}" for p in exact), "|")
     for method in METHODS:
-        recipe = trained(runs, method, linear=False, flags=flags)
+        recipe = run_of(runs, method, linear=False, flags=flags)
         shown[method] = [counted(draws(recipe, torch.tensor([x]), SAMPLES)) for x in OBSERVATIONS]
         figures = [total_variation(q, p) for q, p in zip(shown[method], exact, strict=True)]
         print(f"| {method} |", " | ".join(f"{figure:.3f}" for figure in figures), "|", flush=True)
@@ -159,7 +122,7 @@ def linear_gaussian(runs: Path, flags: Sequence[str], observations: int = 100) -
     means, covariance = LinearGaussian().posterior(points.double())
     print("\n| KL from the posterior, nats | mean | largest |\n|---|---|---|")
     for method in METHODS:
-        recipe = trained(runs, method, linear=True, flags=flags)
+        recipe = run_of(runs, method, linear=True, flags=flags)
         found = [
             gaussian_divergence(draws(recipe, x, 20_000), mean, covariance)
             for x, mean in zip(points, means, strict=True)

@@ -193,9 +193,9 @@ class PointsConfig:
 
 
 # Settings that mean nothing to points.
-_OF_IMAGES = ("train", "held_out", "mix", "width", "label_map_classes", "ignore_label", "instance_maps") + (
-    "balance",
-    "mirror",
+_OF_IMAGES = (
+    *("train", "held_out", "mix", "width", "label_map_classes", "ignore_label", "instance_maps"),
+    *("balance", "mirror"),
 )
 
 

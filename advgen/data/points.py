@@ -51,7 +51,7 @@ def ring8(noise: Noise) -> Drawn:
 def four_points(noise: Noise) -> Drawn:
     """P(x) = 1/4 at each of four points: images of 2 x 2 pixels with one pixel on (1) and three off (-1).
 
-    The data of section 5.1 of Mescheder et al. 2017 (AVB); there is no density.
+    The synthetic example of Mescheder et al. 2017 (AVB); there is no density.
     """
     modes = _choice(noise, 4)
     return _centres_of("four_points")[modes].copy(), modes

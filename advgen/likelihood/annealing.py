@@ -8,6 +8,7 @@ kept, so that the transitions leave their targets as they are and the weights ar
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,10 +72,11 @@ class Evidence:
 Told = Callable[[int, int], None]
 """(targets passed, of how many)"""
 
+_ROWS = 4096  # chains that go through a decoder at once
+
 
 def annealed_evidence(
     likelihoods: Likelihoods,
-    count: int,
     latents: int,
     noise: Noise,
     how: Annealing,
@@ -83,38 +85,53 @@ def annealed_evidence(
     exact: Tensor | None = None,
     told: Told | None = None,
 ) -> Evidence:
-    """Estimate log p(x) of ``count`` observations.
+    """Estimate log p(x) of n observations, so many at once as 4,096 chains are for.
 
     Args:
         likelihoods: log p(x | z).
-        count: n.
         latents: k.
-        noise: its seed and device are used; each chain has its own positions, so that the result of an observation
-            does not depend on the others.
+        noise: a row an observation; each chain has its own positions, so that the result of an observation does not
+            depend on the others.
         how: targets and chains.
         prior_deviation: of the prior N(0, deviation^2 I).
         exact: [n, k]: z of p(z | x), the ones that the observations were simulated from; for the bound from above.
         told: is called as the work goes on.
     """
-    betas = _betas(how.steps)
-    stages = 2 + (exact is not None)
-    made = _Chains(likelihoods, count, latents, noise, prior_deviation)
+    count = len(noise.positions)
+    betas, size = _betas(how.steps), max(1, _ROWS // how.chains)
+    starts = range(0, count, size)
+    passes = len(starts) * (2 + (exact is not None))
+    finished = itertools.count()  # passes over all targets
 
-    def telling(stage: int) -> Callable[[int], None]:
-        return lambda done: told(stage * how.steps + done, stages * how.steps) if told else None
+    def telling() -> Callable[[int], None]:
+        before = next(finished) * how.steps
+        return lambda done: told(before + done, passes * how.steps) if told else None
 
-    lengths = made.pilot(betas, how, telling(0))
-    weights, accepted = made.run("forward", betas, how, lengths, telling(1))
-    upper = None
-    if exact is not None:
-        reverse, _ = made.run("reverse", betas, how, lengths, telling(2), exact)
-        upper = -_log_mean(reverse)
-    effective = (2 * weights.logsumexp(dim=1) - (2 * weights).logsumexp(dim=1)).exp()
-    return Evidence(_log_mean(weights), upper, effective, accepted)
+    lowers: list[Tensor] = []
+    uppers: list[Tensor] = []
+    effective: list[Tensor] = []
+    accepted = 0.0
+    for start in starts:
+        own = replace(noise, positions=noise.positions[start : start + size])
+        made = _Chains(_from(start, likelihoods), latents, own, prior_deviation)
+        lengths = made.pilot(betas, how, telling())
+        weights, share = made.run("forward", betas, how, lengths, telling())
+        lowers.append(_log_mean(weights))
+        effective.append((2 * weights.logsumexp(dim=1) - (2 * weights).logsumexp(dim=1)).exp())
+        accepted += share * len(weights) / count
+        if exact is not None:
+            reverse, _ = made.run("reverse", betas, how, lengths, telling(), exact[start : start + size])
+            uppers.append(-_log_mean(reverse))
+    return Evidence(torch.cat(lowers), torch.cat(uppers) if uppers else None, torch.cat(effective), accepted)
+
+
+def _from(start: int, likelihoods: Likelihoods) -> Likelihoods:
+    """Those of the observations from ``start`` on."""
+    return lambda z, rows: likelihoods(z, rows + start)
 
 
 def _betas(steps: int) -> list[float]:
-    """From 0 to 1, close together at both ends (Wu et al. 2017, appendix: a sigmoid over [-4, 4])."""
+    """From 0 to 1, close together at both ends (a sigmoid over [-4, 4], as is usual since Wu et al. 2017)."""
     raw = torch.sigmoid(torch.linspace(-4, 4, steps + 1, dtype=torch.float64))
     return ((raw - raw[0]) / (raw[-1] - raw[0])).tolist()
 
@@ -150,8 +167,8 @@ class _Point:
 class _Chains:
     """Chains of all observations at once; chain c of observation i is row i * chains + c."""
 
-    def __init__(self, likelihoods: Likelihoods, count: int, latents: int, noise: Noise, deviation: float) -> None:
-        self._likelihoods, self._count, self._latents = likelihoods, count, latents
+    def __init__(self, likelihoods: Likelihoods, latents: int, noise: Noise, deviation: float) -> None:
+        self._likelihoods, self._count, self._latents = likelihoods, len(noise.positions), latents
         self._noise, self._deviation = noise, deviation
         self._device = noise.positions.device
 

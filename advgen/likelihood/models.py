@@ -102,7 +102,7 @@ class LinearGaussian:
 
 
 class Sprinkler:
-    """Two causes for one effect: the mean of x is 3 + max(0, z1)^3 + max(0, z2)^3 (Huszar 2017, section 5).
+    """Two causes for one effect: the mean of x is 3 + max(0, z1)^3 + max(0, z2)^3 (Huszar 2017).
 
     x is exponential; z1 and z2 have variance 2. A large x has two explanations, so its posterior has two arms.
     """

@@ -9,31 +9,38 @@ from torch import Tensor, nn
 
 from advgen.capabilities import Classifies, Encodes, Represents
 from advgen.errors import UserError
-from advgen.game import Batch, Game, Progress
+from advgen.game import Batch, Progress
 from advgen.images import to_bytes, to_signed
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.probe import fit_probe
 from advgen.metrics.reals import Reals
 
 
-def passed_through(
-    game: Game, networks: Mapping[str, nn.Module], progress: Progress, held_out: Reals
+def reconstructed(
+    game: Encodes, networks: Mapping[str, nn.Module], progress: Progress, held_out: Reals
 ) -> Iterator[Pictures]:
-    """All held-out images as they are encoded (by means) and decoded, with the classes that they are taken for."""
+    """All held-out images as they are encoded (by means) and decoded."""
     for real in held_out.pictures(progress.phase.resolution):
-        batch, images, answers = _batch(real), real.images, None
+        batch = _batch(real)
         with torch.no_grad():
-            if isinstance(game, Encodes):
-                latents = game.encode(networks, progress, batch)
-                images = to_bytes(game.decode(networks, progress, latents, batch))
-            if isinstance(game, Classifies) and game.classifies:
-                likeliest, answers = game.classify(networks, progress, batch).max(dim=1)
-                answers = answers.where(likeliest > 0, -1)  # no class at all, as of clusters that have none yet
-        yield Pictures(images, real.labels, answers=answers)
+            latents = game.encode(networks, progress, batch)
+            images = to_bytes(game.decode(networks, progress, latents, batch))
+        yield Pictures(images, real.labels)
+
+
+def answered(
+    game: Classifies, networks: Mapping[str, nn.Module], progress: Progress, held_out: Reals
+) -> Iterator[Pictures]:
+    """All held-out images, with the classes that the game takes them for."""
+    for real in held_out.pictures(progress.phase.resolution):
+        with torch.no_grad():
+            likeliest, answers = game.classify(networks, progress, _batch(real)).max(dim=1)
+        answers = answers.where(likeliest > 0, -1)  # no class at all, as of clusters that have none yet
+        yield Pictures(real.images, real.labels, answers=answers)
 
 
 def probed(
-    game: Game,
+    game: Encodes,
     networks: Mapping[str, nn.Module],
     progress: Progress,
     reference: Reals,
@@ -59,7 +66,6 @@ def probed(
         with torch.no_grad():
             if isinstance(game, Represents):
                 return game.features(networks, progress, batch)
-            assert isinstance(game, Encodes)
             return game.encode(networks, progress, batch)
 
     probe = fit_probe(*_labelled(features, reference.pictures(resolution), classes, labelled), classes)

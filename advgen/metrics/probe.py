@@ -1,7 +1,7 @@
 """A linear probe: how well few labels and a linear classifier on a game's features tell the classes of images.
 
-One L2-regularised machine with squared hinge a class, one against the rest (the "L2-SVM" of Radford et al. 2016,
-section 5, and Dumoulin et al. 2016, section 4.3), in float64. The penalty's weight is the one of a few that has the
+One L2-regularised machine with squared hinge a class, one against the rest (the "L2-SVM" of Radford et al. 2016 and
+Dumoulin et al. 2016), in float64. The penalty's weight is the one of a few that has the
 least error in five-fold cross-validation on the labelled features.
 """
 

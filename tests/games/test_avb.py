@@ -163,6 +163,23 @@ def test_the_adversary_s_loss_leaves_the_encoder_alone() -> None:
     assert all(p.grad is not None for p in game.networks["adversary"].parameters())
 
 
+@pytest.mark.parametrize("settings", [{}, {"adaptive_contrast": False, "binarization": "stochastic"}], ids=str)
+def test_what_the_model_leaves_is_what_the_adversary_would_have_made(settings: dict[str, Any]) -> None:
+    """One update of each: the model comes first, and its encoder's forward serves both. Several: the adversary does."""
+    game = tiny(**settings)
+    assert [player.name for player in game.phases[0].players] == ["model", "adversary"]
+    context, batch = context_of(game, "model")
+    left = game.model_loss(context, batch).detached
+    assert not any(rows.requires_grad for rows in left.values())
+    context, _ = context_of(game, "adversary")
+    own = game.adversary_loss(context, batch).loss
+    assert torch.equal(own, game.adversary_loss(replace(context, detached={"model": left}), batch).loss)
+    moved = {**left, "shown": left["shown"] + 1}
+    assert not torch.equal(own, game.adversary_loss(replace(context, detached={"model": moved}), batch).loss)
+    players = tiny(adversary_repeats=2, **settings).phases[0].players
+    assert [(player.name, player.repeat) for player in players] == [("adversary", 2), ("model", 1)]
+
+
 def test_moments_carry_no_gradient_and_are_exact() -> None:
     """Against samples: 4,000 draws of one image have the mean and variance that the basis gives."""
     game, count = tiny(), 4000

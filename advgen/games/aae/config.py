@@ -1,4 +1,7 @@
-"""Settings of adversarial autoencoders; the defaults are those of Makhzani et al. 2015 for MNIST (appendix A.1)."""
+"""Settings of adversarial autoencoders; the defaults are those of Makhzani et al. 2015 for MNIST.
+
+They are quoted from memory, as are the sections that are named: the room's README says what is not known.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,7 @@ class AaeConfig:
     initial_deviation: float | None = 0.01
     """Of initial weights, which are normal; null for sqrt(2 / inputs) of each layer (He et al. 2015)."""
     input_noise: float = 0.0
-    """Deviation of normal noise on the encoder's pixels, which lie in [0, 1], while it is trained (A.2: 0.3)."""
+    """Deviation of normal noise on the encoder's pixels, which lie in [0, 1], while it is trained (the paper: 0.3)."""
     noise_size: int = 10
     """encoder: universal: so many normal numbers go in beside the image."""
     optimizer: Literal["momentum", "adam"] = "momentum"

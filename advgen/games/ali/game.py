@@ -142,7 +142,7 @@ class Ali:
         return networks["encoder"](images.images, self._epsilon(noise), self._labels(images))
 
     def features(self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch) -> Tensor:
-        """[n, k]: the encoder's last three hidden layers and its outputs (section 4.3)."""
+        """[n, k]: the encoder's last three hidden layers and its outputs."""
         return cast(Encoder, networks["encoder"]).features(images.images, self._labels(images))
 
     def decode(

@@ -117,7 +117,7 @@ class Encoder(nn.Module):
     def features(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[n, c, r, r] to [n, k]: the last three hidden layers, flattened, and what the last layer puts out.
 
-        Those of Dumoulin et al. 2016, section 4.3, by the running statistics.
+        Those of the probe in Dumoulin et al. 2016, by the running statistics.
         """
         kept, x = list[Tensor](), unit(images, self.flat, self.bounded)
         for block in self.stack.blocks:

@@ -69,7 +69,8 @@ class Avb:
             networks["adversary"] = Adversary(config, spec, self.prior_deviation)
             repeats = config.adversary_repeats
             adversary = Player("adversary", ("adversary",), config.optimizer, self.adversary_loss, repeat=repeats)
-            players.insert(0, adversary)
+            # Beside one update of the adversary the encoder's forward is taken once; further ones come before it.
+            players.insert(0 if repeats > 1 else 1, adversary)
             rates["adversary"] = config.adversary_learning_rate
         self.networks: Mapping[str, nn.Module] = networks
         # The adversary's goes with the encoder's: a ratio of the networks themselves would flatter the average.
@@ -105,18 +106,23 @@ class Avb:
         noise = _shared(context.noise)
         observed = self.observed(batch.images, noise)
         encoded = context.networks["encoder"](self._seen(observed), noise, context.across)
-        likelihood, divergence = self._terms(context.networks, observed, encoded)
+        contrast = self._contrast(encoded)
+        likelihood, divergence = self._terms(context.networks, observed, encoded, contrast)
         nll, kl = -likelihood.mean(), divergence.mean()
         # Per value, as in the paper's code; with Adam the scale matters only to the smallest gradients.
         total = (nll + self._weight(context.progress) * kl) / math.prod(batch.images.shape[1:])
-        return Outcome(total, {"negative_log_likelihood": nll.detach(), "divergence": kl.detach()})
+        scalars = {"negative_log_likelihood": nll.detach(), "divergence": kl.detach()}
+        return Outcome(total, scalars, {"observed": observed, "shown": contrast.shown.detach()})
 
     def adversary_loss(self, context: Context, batch: Batch) -> Outcome:
         """-E log S(T(x, z_q)) - E log(1 - S(T(x, z_p))) (eq. 3.3), z_q being the ones of the encoder's own step."""
-        noise = _shared(context.noise)
-        observed = self.observed(batch.images, noise)
-        with torch.no_grad():
-            shown = self._contrast(context.networks["encoder"](self._seen(observed), noise, context.across)).shown
+        if left := context.detached.get("model"):
+            observed, shown = left["observed"], left["shown"]
+        else:  # before the encoder's step, or in one of several updates
+            noise = _shared(context.noise)
+            observed = self.observed(batch.images, noise)
+            with torch.no_grad():
+                shown = self._contrast(context.networks["encoder"](self._seen(observed), noise, context.across)).shown
         scale = 1.0 if self.adaptive else self.prior_deviation
         other = scale * context.noise.normal("contrast", self.latent_size)
         adversary, images = context.networks["adversary"], self._seen(observed)
@@ -124,12 +130,13 @@ class Avb:
         total = _LOSS(of_encoder, of_prior)
         return Outcome(total, {"loss": total.detach()})
 
-    def _terms(self, networks: Mapping[str, nn.Module], observed: Tensor, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    def _terms(
+        self, networks: Mapping[str, nn.Module], observed: Tensor, encoded: Encoded, contrast: Contrast
+    ) -> tuple[Tensor, Tensor]:
         """log p(x | z) and the divergence's term, [n] each, at one z of q(z | x)."""
         likelihood = self.log_likelihood(networks, observed, encoded.z)
         if not self.adversarial:
             return likelihood, _gaussian_divergence(encoded, self.prior_deviation)
-        contrast = self._contrast(encoded)
         return likelihood, networks["adversary"](self._seen(observed), contrast.shown) + contrast.correction
 
     def _contrast(self, encoded: Encoded) -> Contrast:
@@ -182,7 +189,7 @@ class Avb:
             encoded: Encoded = encoder(seen, noise, moments=moments)
         else:
             encoded = encoder(seen, noise)
-        likelihood, divergence = self._terms(networks, observed, encoded)
+        likelihood, divergence = self._terms(networks, observed, encoded, self._contrast(encoded))
         return likelihood - divergence
 
     # -- using it -------------------------------------------------------------------------------------------------

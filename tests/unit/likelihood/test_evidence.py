@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advgen.likelihood.annealing import Annealing, annealed_evidence
+from advgen.likelihood.annealing import Annealing, Evidence, annealed_evidence
 from advgen.likelihood.importance import importance_bound
 from advgen.likelihood.models import LinearGaussian, Sprinkler
 from advgen.seeds import Noise
@@ -41,7 +41,6 @@ def test_annealing_brackets_the_evidence(model: LinearGaussian | Sprinkler) -> N
     noise, exact_z, x = simulated(model)
     found = annealed_evidence(
         lambda z, rows: model.log_likelihood(x[rows], z),
-        N,
         2,
         noise,
         HOW,
@@ -61,7 +60,7 @@ def test_few_targets_stay_below_and_above() -> None:
     model = LinearGaussian()
     noise, exact_z, x = simulated(model, 200)
     found = annealed_evidence(
-        lambda z, rows: model.log_likelihood(x[rows], z), 200, 2, noise, Annealing(4, 2, 2), exact=exact_z
+        lambda z, rows: model.log_likelihood(x[rows], z), 2, noise, Annealing(4, 2, 2), exact=exact_z
     )
     exact = model.log_evidence(x.double())
     assert found.upper is not None
@@ -77,9 +76,36 @@ def test_an_observation_s_chains_do_not_depend_on_the_others() -> None:
         mine = Noise(5, ("test",), noise.positions[chosen])
         here = x[chosen]
         how = Annealing(10, 3, 2)
-        return annealed_evidence(lambda z, rows: model.log_likelihood(here[rows], z), len(here), 2, mine, how).lower
+        return annealed_evidence(lambda z, rows: model.log_likelihood(here[rows], z), 2, mine, how).lower
 
     torch.testing.assert_close(evidence(torch.arange(6))[[1, 4]], evidence(torch.tensor([1, 4])), rtol=0, atol=1e-6)
+
+
+def test_parts_that_memory_asks_for_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five observations two at a time, from both sides; what is told rises to its end."""
+    model = LinearGaussian()
+    noise, exact_z, x = simulated(model, 5)
+    told: list[tuple[int, int]] = []
+
+    def evidence() -> Evidence:
+        return annealed_evidence(
+            lambda z, rows: model.log_likelihood(x[rows], z),
+            2,
+            noise,
+            Annealing(10, 3, 2),
+            exact=exact_z,
+            told=lambda done, of: told.append((done, of)),
+        )
+
+    whole = evidence()
+    monkeypatch.setattr("advgen.likelihood.annealing._ROWS", 6)
+    told.clear()
+    parts = evidence()
+    assert whole.upper is not None and parts.upper is not None
+    for one, other in ((whole.lower, parts.lower), (whole.upper, parts.upper), (whole.effective, parts.effective)):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert parts.accepted == pytest.approx(whole.accepted, abs=1e-6)
+    assert told == [(done, 90) for done in range(1, 91)]
 
 
 def test_chains_that_run_away_are_not_accepted() -> None:
@@ -89,7 +115,7 @@ def test_chains_that_run_away_are_not_accepted() -> None:
         return torch.where(z[:, 0] > 1, z[:, 0] * math.nan, -z[:, 0].square())
 
     noise = Noise(2, ("test",), torch.arange(3))
-    found = annealed_evidence(cliff, 3, 1, noise, Annealing(20, 4, 3), prior_deviation=0.1)
+    found = annealed_evidence(cliff, 1, noise, Annealing(20, 4, 3), prior_deviation=0.1)
     assert found.lower.isfinite().all()
 
 
