@@ -28,6 +28,8 @@ class CGanConfig(PenaltyConfig):
     width: int = 64
     """resnet: the unit of the channels. Up to 32 pixels the generator has 4 units everywhere and the discriminator 2;
     above, both go from 1 unit at the image to 16 at the coarsest features."""
+    discriminator_width: int | None = None
+    """resnet: the unit of the discriminator's channels; null for ``width``."""
     latent_size: int | None = None
     """Size of the latent vector; null for the paper's: 128 from N(0, 1) (resnet), 100 from U[0, 1) (mlp)."""
     dropout: float = 0.5
@@ -58,8 +60,9 @@ class CGanConfig(PenaltyConfig):
         for name in ("width", "batch_size", "critic_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.latent_size is not None and self.latent_size < 1:
-            raise ValueError("latent_size must be at least 1")
+        for name in ("latent_size", "discriminator_width"):
+            if (size := getattr(self, name)) is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError("dropout must lie in [0, 1)")
         if self.learning_rate <= 0 or self.total_kimg <= 0 or self.rampdown_kimg < 0:
@@ -69,6 +72,11 @@ class CGanConfig(PenaltyConfig):
     def latents(self) -> int:
         """Size of the latent vector."""
         return self.latent_size or (128 if self.architecture == "resnet" else 100)
+
+    @property
+    def critic_width(self) -> int:
+        """The unit of the discriminator's channels."""
+        return self.discriminator_width or self.width
 
     @property
     def adversarial(self) -> LossName:

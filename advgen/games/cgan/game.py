@@ -159,7 +159,7 @@ class CGan:
         ]
         if self.config.architecture == "resnet":
             up = generator_channels(self.config.width, self.resolution)
-            down = discriminator_channels(self.config.width, self.resolution)
+            down = discriminator_channels(self.config.critic_width, self.resolution)
             rows.append(("generator's channels", ", ".join(map(str, up))))
             rows.append(("discriminator's channels", ", ".join(str(count) for count, _ in down)))
             rows.append(("conditioning", self.config.conditioning))

@@ -145,7 +145,7 @@ class ResnetDiscriminator(nn.Module):
         self.projects = config.conditioning == "projection"
         blocks: list[DiscriminatorBlock] = []
         inputs = spec.channels
-        for index, (outputs, halve) in enumerate(discriminator_channels(config.width, spec.resolution)):
+        for index, (outputs, halve) in enumerate(discriminator_channels(config.critic_width, spec.resolution)):
             if index == CONCAT_BLOCK and not self.projects:
                 inputs += CONCAT_CHANNELS
             blocks.append(DiscriminatorBlock(inputs, outputs, halve, layers, first=index == 0))
