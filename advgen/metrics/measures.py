@@ -18,6 +18,7 @@ from advgen.metrics import MetricFiles
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.features import Extractor
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks
 from advgen.metrics.reals import Reals
 
 Learned = Callable[[int, int], None]
@@ -43,6 +44,13 @@ class Tally(Protocol):
 
     def add(self, pictures: Pictures) -> None:
         """Take in a batch."""
+        ...
+
+    def gather(self, ranks: Ranks) -> None:
+        """Take in what the tallies of the other ranks were shown; called once, on all of them, after the last batch.
+
+        Afterwards all ranks know the same, and what each says by :meth:`results` is what one process would have said.
+        """
         ...
 
     def results(self) -> Mapping[str, Result]:
