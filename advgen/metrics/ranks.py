@@ -1,4 +1,4 @@
-"""How metrics see other processes: each of them was shown a slice of the pictures, and sums or rows are put together."""
+"""How metrics see other processes: each was shown a slice of the pictures, and sums or rows are put together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 class Ranks(Protocol):
     """The processes of an evaluation.
 
-    Rank ``index`` of ``count`` is shown the pictures numbered from n * index // count on, up to those of the next rank: so
+    Rank ``index`` of ``count`` is shown the pictures numbered from n * index // count on, up to those of the next: so
     rows that are put together in the order of the ranks are in that of the pictures.
     """
 
@@ -29,7 +29,7 @@ class Ranks(Protocol):
         ...
 
     def rows(self, rows: Tensor) -> Tensor:
-        """The rows of all ranks, in their order: [n_0 + n_1 + ..., ...] of [n_rank, ...]; counts may differ, 0 included."""
+        """The rows of all ranks, [n_0 + n_1 + ..., ...] of [n_rank, ...], in their order; counts may differ or be 0."""
         ...
 
 
