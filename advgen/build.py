@@ -213,6 +213,8 @@ def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, i
     evaluation = recipe.evaluation
     files = MetricFiles(
         inception_weights=_path(evaluation.inception_weights),
+        reference_statistics=_path(evaluation.reference_statistics),
+        dinov2=_path(evaluation.dinov2),
         segmenter=_path(evaluation.segmenter),
         classifier=_path(evaluation.classifier),
         ignore_label=recipe.data.ignore_label,

@@ -28,7 +28,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--metrics", help="names, separated by commas; the recipe's by default")
     parser.add_argument("--samples", type=int, help="generated images; the recipe's number by default")
     parser.add_argument("--latest", action="store_true", help="the newest checkpoint only")
-    parser.add_argument("--inception-weights", help="file with the weights of FID's Inception network, for fid")
+    parser.add_argument(
+        "--inception-weights", help="file with the weights of FID's Inception network, for fid, kid ..."
+    )
+    parser.add_argument("--reference-statistics", help=".npz file of mu and sigma that fid is taken against")
+    parser.add_argument("--dinov2", help="TorchScript file, for fd_dinov2")
     parser.add_argument("--segmenter", help="TorchScript file, for miou and pixel_accuracy; else one is trained")
     parser.add_argument("--classifier", help="TorchScript file, for recognised; else one is trained")
     parser.add_argument("--judge-images", type=int, help="images that a segmenter or classifier is trained on")
@@ -38,7 +42,15 @@ def main(argv: list[str]) -> int:
     changes: dict[str, object] = {}
     if given.metrics:
         changes["metrics"] = tuple(metric(name.strip()).name for name in given.metrics.split(","))
-    for name in ("samples", "inception_weights", "segmenter", "classifier", "judge_images"):
+    for name in (
+        "samples",
+        "inception_weights",
+        "reference_statistics",
+        "dinov2",
+        "segmenter",
+        "classifier",
+        "judge_images",
+    ):
         if getattr(given, name) is not None:
             changes[name] = getattr(given, name)
     values = plain(recipe)
