@@ -66,6 +66,8 @@ def sides(images: Tensor) -> tuple[Tensor, Tensor]:
     return bright.expand(-1, 3, -1, -1).contiguous(), dark.expand(-1, 3, -1, -1).contiguous()
 
 
+BY_SQRTM = pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated")  # pytorch-fid calls scipy with it
+
 SETS: dict[str, Callable[[int], Tensor]] = {"digits": digits, "earth": earth}
 
 
@@ -138,6 +140,7 @@ def neighbours(reals: Tensor, fakes: Tensor) -> dict[str, float | None]:
 
 
 @pytest.mark.slow
+@BY_SQRTM
 @pytest.mark.parametrize("name", SETS)
 def test_pytorch_fid(name: str, weights: Path, ours: InceptionExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     """FID of images of 299 pixels."""
@@ -178,6 +181,7 @@ def halves() -> tuple[Tensor, Tensor]:
     return pixels[labels < 5], pixels[labels >= 5]
 
 
+@BY_SQRTM
 def test_frechet_distances_of_full_rank(halves: tuple[Tensor, Tensor]) -> None:
     from pytorch_fid import fid_score
     from torch_fidelity import metric_fid
@@ -235,7 +239,7 @@ def test_inception_scores_of_the_same_logits(halves: tuple[Tensor, Tensor], monk
 
 
 def test_neighbours(halves: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture) -> None:
-    """prdc excludes the edges of balls, and takes one more neighbour than k, as its code counts a point to itself."""
+    """prdc's balls are all open, torch-fidelity's closed: no image lies on an edge here."""
     from prdc import compute_prdc
     from torch_fidelity.metric_prc import prc_features_to_metric
 
