@@ -126,8 +126,6 @@ def test_torch_fidelity_and_torchmetrics(name: str, weights: Path, ours: Incepti
     counted = weights.with_name("counted.pth")  # written by fidelity_network
     metric = FrechetInceptionDistance(feature_extractor_weights_path=str(counted), antialias=False)
     assert isinstance(metric.inception, NoTrainInceptionV3)  # a network of its own, not ours
-    metric.set_dtype(torch.float64)
-    metric.inception.float()
     metric.update(reals, real=True)
     metric.update(fakes, real=False)
     assert fid == pytest.approx(float(metric.compute()), rel=CLOSE)
