@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from advgen.metrics import MetricFiles
 from advgen.metrics.features import Extractor
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks
 from advgen.metrics.reals import Reals
 from advgen.metrics.statistics import FeatureStatistics
 
@@ -27,6 +29,11 @@ class Frechet:
         """The extractor's identity."""
         return {"extractor": dict(self._extractor.identity)}
 
+    def prepare(self, resolution: int) -> Path:
+        """The training images' statistics, kept."""
+        self._reference.statistics(self._extractor, resolution)
+        return self._reference.statistics_file(self._extractor, resolution)
+
     def start(self, resolution: int, names: Collection[str]) -> _Tally:
         """Nothing seen yet."""
         return _Tally(self._extractor, self._reference, resolution, names)
@@ -39,6 +46,9 @@ class _Tally:
 
     def add(self, pictures: Pictures) -> None:
         self._statistics.add(pictures.features(self._extractor))
+
+    def gather(self, ranks: Ranks) -> None:
+        self._statistics.gather(ranks)
 
     def results(self) -> dict[str, Result]:
         reference = self._reference.statistics(self._extractor, self._resolution)

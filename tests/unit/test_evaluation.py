@@ -124,14 +124,14 @@ class Counted:
         def told(record: dict[str, Any], before: bool) -> None:
             self.told.append((record["name"], record["moment"], before))
 
-        return self.evaluator.run(told, only_latest=True)
+        return self.evaluator.run(told, self.evaluator.checkpoints("latest"))
 
 
 def test_one_pass_over_the_fakes_feeds_every_metric(here: Path, means: Means) -> None:
     names = ("fd_lite0", *NEIGHBOURS)
     counted = Counted("c", metrics=names)
     records = counted.run()
-    assert counted.calls == 3  # batches of 10, 10 and 4
+    assert counted.calls == 2  # of 16 and 8
     assert counted.told == [(name, moment, False) for moment in ("floor", "end") for name in names]
     # Training images for the cached statistics and for the neighbours; held-out ones and fakes once for all metrics.
     assert means.seen == 2 * 96 + 22 + 24
@@ -149,7 +149,7 @@ def test_what_is_there_is_not_taken_again(here: Path, means: Means) -> None:
     assert all(before for *_, before in again.told)
     more = Counted("c", metrics=("fd_lite0", "coverage", "precision"))
     found = more.run()
-    assert more.calls == 3 and [record for record in found if record["name"] != "coverage"] == first
+    assert more.calls == 2 and [record for record in found if record["name"] != "coverage"] == first
     assert [name for name, _, before in more.told if not before] == ["coverage", "coverage"]
     assert Counted("c", metrics=("fd_lite0",), samples=20).run() != first[::2]  # another protocol
 
@@ -171,27 +171,27 @@ def test_the_frechet_distance_is_as_it_was_to_the_last_bit(here: Path, means: Me
     found = {(r["moment"], r["name"]): r["value"] for r in counted.run()}
     evaluator = counted.evaluator
     path = list_checkpoints(evaluator.folder.checkpoints)[-1]
-    train, held_out = evaluator.reference.stream, evaluator.held_out and evaluator.held_out.stream
+    train, held_out = evaluator.images.train, evaluator.images.held_out
     assert held_out is not None
 
     def of_reals(stream: Any, count: int) -> FeatureStatistics:
         order = np.sort(permutation(key_of(0, "evaluation"), len(stream))[:count])
         statistics = FeatureStatistics(12)
-        for indices in np.split(order, range(10, count, 10)):
+        for indices in np.split(order, range(64, count, 64)):
             statistics.add(means(torch.from_numpy(stream.fetch(indices, 16).images)))
         return statistics
 
-    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
-    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
+    restore_networks({**evaluator.showing.networks, **evaluator.showing.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.showing.networks, evaluator.showing.averages)
     order = permutation(key_of(0, "conditions"), len(held_out))
-    fakes = FeatureStatistics(12)
-    for start in range(0, 24, 10):
-        numbers = np.arange(start, min(start + 10, 24))
+    drawn = []
+    for numbers in (np.arange(16), np.arange(16, 32)):
         noise = Noise(0, ("evaluation",), torch.from_numpy(numbers))
         like = batch_of(held_out.fetch(order[numbers % len(order)], 16), torch.device("cpu"), labelled=True)
         with torch.no_grad():
-            drawn = cast(Any, evaluator.game).sample(networks, evaluator.timeline.at_end_of(0), noise, like)
-        fakes.add(means(to_bytes(drawn)))
+            drawn.append(cast(Any, evaluator.game).sample(networks, evaluator.timeline.at_end_of(0), noise, like))
+    fakes = FeatureStatistics(12)
+    fakes.add(means(to_bytes(torch.cat(drawn)[:24])))
     reference = of_reals(train, 96)
     assert found["end", "fd_lite0"] == frechet_distance(fakes, reference)
     assert found["floor", "fd_lite0"] == frechet_distance(of_reals(held_out, 22), reference)
@@ -221,7 +221,7 @@ def test_styles_are_drawn_of_the_first_conditions_only(here: Path, monkeypatch: 
     monkeypatch.setattr("advgen.metrics.conditions.CONDITIONS", 3)
     counted = Counted("p", metrics=("style_diversity", "pixel_accuracy"))
     [styles, _] = counted.run()
-    assert counted.calls == 3 + 3  # all conditions once, the first batch of them in three more styles
+    assert counted.calls == 2 + 4  # all 24 pictures, and those of three conditions in four styles
     assert styles["value"] > 0 and "per_class" not in styles
     assert (styles["protocol"]["samples"], styles["protocol"]["styles"]) == (3, 4)
     fewer = Counted("p", metrics=("style_diversity",), samples=4)
@@ -244,12 +244,12 @@ def test_held_out_images_are_encoded_decoded_and_classified(here: Path) -> None:
     assert counted.calls == 0
     assert counted.told == [(names[0], "floor", False), (names[0], "end", False), (names[1], "end", False)]
     evaluator = counted.evaluator
-    game, held_out = cast(Any, evaluator.game), evaluator.held_out
+    game, held_out = cast(Any, evaluator.game), evaluator.images.held_out
     assert held_out is not None
     path = list_checkpoints(evaluator.folder.checkpoints)[-1]
-    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
-    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
-    batch = batch_of(held_out.stream.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
+    restore_networks({**evaluator.showing.networks, **evaluator.showing.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.showing.networks, evaluator.showing.averages)
+    batch = batch_of(held_out.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
     assert batch.labels is not None
     with torch.no_grad():
         probabilities = game.classify(networks, evaluator.timeline.at_end_of(0), batch)
@@ -261,25 +261,25 @@ def test_held_out_images_are_encoded_decoded_and_classified(here: Path) -> None:
     assert records[1]["protocol"] | {"images": ""} == records[0]["protocol"] | {
         "images": "",
         "weights": "average",
-        "conditions": held_out.stream.digest,
+        "conditions": held_out.digest,
     }
     both = Counted("a", metrics=("recognised", *names), classifier="bright.pt")
     both.run()
-    assert both.calls == 3 and [before for name, _, before in both.told if name in names] == [True] * 3
+    assert both.calls == 2 and [before for name, _, before in both.told if name in names] == [True] * 3
 
 
 def test_a_probe_learns_from_the_first_training_images_of_each_class(here: Path) -> None:
     [record] = Counted("a", metrics=("probe_error",), probe_labels=40).run()
     assert record["protocol"]["probe_labels"] == 40 and record["protocol"]["probe"] == "L2-SVM"
     evaluator = Counted("a", metrics=("probe_error",)).evaluator
-    game, held_out = cast(Any, evaluator.game), evaluator.held_out
+    game, held_out = cast(Any, evaluator.game), evaluator.images.held_out
     assert held_out is not None
     path = list_checkpoints(evaluator.folder.checkpoints)[-1]
-    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
-    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
+    restore_networks({**evaluator.showing.networks, **evaluator.showing.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.showing.networks, evaluator.showing.averages)
     stream = evaluator.reference.stream
     train = batch_of(stream.fetch(np.arange(len(stream))), torch.device("cpu"), labelled=True)
-    test = batch_of(held_out.stream.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
+    test = batch_of(held_out.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
     assert train.labels is not None and test.labels is not None
     chosen = torch.cat([torch.nonzero(train.labels == one)[:20, 0] for one in range(2)]).sort().values
     with torch.no_grad():
