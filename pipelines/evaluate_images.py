@@ -107,6 +107,7 @@ def _reference(location: str, resolution: int | None, config: EvaluationConfig, 
 
     reference = open_shards(location)
     world = evaluation_world(training, config)
+    config = replace(config, reference_statistics=None)  # it is what is to be written
     files = build_comparison(config, reference, world).prepare(resolution or reference.manifest.height)
     if world.main:
         for name, file in files.items():

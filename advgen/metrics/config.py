@@ -35,6 +35,9 @@ class EvaluationConfig:
     """CPU threads; null for one a core."""
     inception_weights: str | None = None
     """File with the weights of FID's Inception network, for the metric fid."""
+    reference_statistics: str | None = None
+    """File (.safetensors) that `advgen evaluate reference` wrote, to be used for fid or fd_lite0. One of other images,
+    features or another resolution is refused. Null: it is looked for in the cache, and computed where there is none."""
     segmenter: str | None = None
     """TorchScript file of the segmenter for miou and pixel_accuracy: float32 [n, 3, h, w] in [0, 1] to logits
     [n, classes, h', w']. Null: one is trained on the training images, in minutes."""

@@ -18,7 +18,7 @@ from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.features import Extractor
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Alone, Ranks, batches_of
-from advgen.metrics.reference import entry_of, reference_statistics
+from advgen.metrics.reference import entry_of, named_statistics, reference_statistics
 from advgen.metrics.rows import Rows
 from advgen.metrics.statistics import FeatureStatistics
 from advgen.seeds import key_of, permutation
@@ -75,7 +75,11 @@ class Reals:
         return rows.taken()
 
     def statistics(self, extractor: Extractor, resolution: int) -> FeatureStatistics:
-        """Of their features; read where they were computed before. A collective."""
+        """Of their features; read where they were computed before, or from the file that is named. A collective.
+
+        Raises:
+            UserError: the file that is named is of other images or features.
+        """
 
         def compute() -> FeatureStatistics:
             statistics = FeatureStatistics(extractor.dimensions, self.device)
@@ -85,6 +89,8 @@ class Reals:
             return statistics
 
         key = self.statistics_key(extractor, resolution)
+        if self._config.reference_statistics is not None:
+            return named_statistics(Path(self._config.reference_statistics).expanduser(), key)
         return reference_statistics(key, Path(self._config.cache), compute, self.ranks)
 
     def statistics_file(self, extractor: Extractor, resolution: int) -> Path:

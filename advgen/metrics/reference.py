@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from advgen import files, strict_config
+from advgen.errors import UserError
 from advgen.metrics.ranks import Alone, Ranks, any_of, bytes_of_first
 from advgen.metrics.statistics import FeatureStatistics
 
@@ -43,6 +44,41 @@ def reference_statistics(
     """
     dump, load = FeatureStatistics.to_tensors, FeatureStatistics.from_tensors
     return kept("reference statistics", key_parts, cache, compute, dump, load, ranks)
+
+
+def named_statistics(path: Path, key_parts: Mapping[str, Any]) -> FeatureStatistics:
+    """Statistics in an entry that a person names, as ``advgen evaluate reference`` writes them.
+
+    Args:
+        path: the ``.safetensors`` file; its ``.json`` lies beside it.
+        key_parts: of the statistics that are wanted.
+
+    Raises:
+        UserError: there is no such entry, it is damaged, or is one of other statistics: says what differs.
+    """
+    way_out = "Write it by `advgen evaluate reference SHARDS`, or name none: it is then computed."
+    try:
+        entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        there, wanted = _flat(entry["key"]), _flat(plain_key(key_parts))
+        rows = [
+            f"  {name}: {there.get(name)!r} in the file, {wanted.get(name)!r} wanted"
+            for name in sorted({*there, *wanted})
+            if there.get(name) != wanted.get(name)
+        ]
+        if rows:
+            text = "\n".join(rows)
+            raise UserError(f"{path}: holds statistics of something else:\n{text}\n{way_out}")
+        return FeatureStatistics.from_tensors(safetensors.torch.load(_content(entry, path)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise UserError(f"{path}: is no whole file of reference statistics ({error}). {way_out}") from None
+
+
+def _flat(key: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A key as dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in key.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def kept(
@@ -114,9 +150,13 @@ def _read(key: Any, tensors: Path) -> bytes | None:
     if not sidecar.exists():
         return None
     entry = json.loads(sidecar.read_text(encoding="utf-8"))
-    content = tensors.read_bytes()
     if entry["format"] != _FORMAT or entry["key"] != key:
         return None
+    return _content(entry, tensors)
+
+
+def _content(entry: Mapping[str, Any], tensors: Path) -> bytes:
+    content = tensors.read_bytes()
     if entry["sha256"] != hashlib.sha256(content).hexdigest():
         raise ValueError("its hash differs from the recorded one")
     return content

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import shutil
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +25,9 @@ from advgen.errors import UserError
 from advgen.game import sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics.frechet import frechet_distance
+from advgen.metrics.measures import Result
 from advgen.metrics.probe import fit_probe
+from advgen.metrics.records import Records
 from advgen.metrics.statistics import FeatureStatistics
 from advgen.runtime.checkpoint import list_checkpoints, read_checkpoint, restore_networks
 from advgen.runtime.run_folder import RunFolder
@@ -341,3 +348,106 @@ def test_classes_in_their_mean_colours_are_measured_like_fakes(
     fakes.add(means(torch.from_numpy(flat.copy())))
     reference.add(means(torch.from_numpy(reals.images)))
     assert told["fd_lite0"]["value"] == pytest.approx(frechet_distance(fakes, reference), rel=1e-9)
+
+
+def test_only_whole_checkpoints_are_evaluated_and_those_that_are_asked_for(here: Path, means: Means) -> None:
+    evaluator = Counted("c").evaluator
+    folder = evaluator.folder.checkpoints
+    (folder / "000000000004").mkdir()  # being removed, or written by somebody else
+    (folder / ".000000000006.tmp").mkdir()  # being written
+    try:
+        names = {which: [int(path.name) for path in evaluator.checkpoints(which)] for which in ("every", "latest", 0)}
+        assert names == {"every": [0, 8], "latest": [8], 0: [0]}
+        with pytest.raises(UserError, match="has no complete checkpoint at 4 images. There are: 0, 8."):
+            evaluator.checkpoints(4)
+    finally:
+        (folder / "000000000004").rmdir()
+        (folder / ".000000000006.tmp").rmdir()
+
+
+def test_a_checkpoint_that_the_run_has_removed_meanwhile_is_passed_over(here: Path, means: Means) -> None:
+    evaluator = Counted("c", metrics=("fd_lite0",)).evaluator
+    gone = evaluator.folder.checkpoints / "000000000004"
+    records = evaluator.run(lambda record, before: None, [gone, *evaluator.checkpoints("latest")])
+    assert [record["moment"] for record in records] == ["floor", "end"]
+
+
+def test_repeats_are_of_seeds_of_their_own_and_kept(
+    here: Path, means: Means, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "runs/c", "--latest", "--metrics", "fd_lite0"]
+    assert main([*arguments, "--repeats", "3"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    records = [json.loads(line) for line in (here / "runs/c/metrics.jsonl").read_text().splitlines()]
+    assert [record["moment"] for record in records] == ["floor", "end", "end", "end"]
+    assert [record["protocol"].get("samples_seed") for record in records] == [None, None, 1, 2]
+    values = [record["value"] for record in records[1:]]
+    assert len(set(values)) == 3
+    assert f"{np.mean(values):.2f} ± " in told[-1] and told[-1].endswith("(95 % of the mean of 3 seeds)")
+    # The first is what is taken without repeats; the second is of the pictures that another seed draws.
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("(known)") == 2
+    evaluator = Counted("c", metrics=("fd_lite0",)).evaluator
+    tensors = read_checkpoint(list_checkpoints(evaluator.folder.checkpoints)[-1]).networks
+    show = lambda count: evaluator.showing.fakes(tensors, evaluator.timeline.at_end_of(0), 1, count)  # noqa: E731
+    assert evaluator.figures(show, 16)["fd_lite0"].value == values[1]
+
+
+@pytest.fixture
+def unfinished(here: Path) -> Iterator[tuple[Path, Path]]:
+    """A run that has but its first checkpoint, and the place where the last one waits."""
+    run, waiting = here / "runs/w", here / "waiting"
+    shutil.copytree(here / "runs/c", run)
+    (run / "checkpoints/000000000008").rename(waiting)
+    yield run, waiting
+    shutil.rmtree(run)
+    shutil.rmtree(waiting, ignore_errors=True)
+
+
+def names_of(run: Path) -> list[tuple[str, int]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(record["moment"], record["nimg"]) for record in records]
+
+
+def once(condition: Callable[[], object], action: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as something is so, on a thread."""
+
+    def wait() -> None:
+        while not condition():
+            time.sleep(0.01)
+        action()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_run_is_followed_to_its_end(unfinished: tuple[Path, Path], means: Means) -> None:
+    run, waiting = unfinished
+    metrics, place = run / "metrics.jsonl", run / "checkpoints/000000000008"
+    thread = once(lambda: metrics.is_file() and len(names_of(run)) == 2, lambda: waiting.rename(place))
+    assert main(["evaluate", "runs/w", "--watch", "0.05", "--metrics", "fd_lite0"]) == 0
+    thread.join()
+    assert names_of(run) == [("floor", 0), ("untrained", 0), ("end", 8)]
+    content = metrics.read_bytes()
+    assert main(["evaluate", "runs/w", "--watch", "0.05", "--metrics", "fd_lite0"]) == 0
+    assert metrics.read_bytes() == content
+
+
+def test_following_ends_when_it_is_asked_to(unfinished: tuple[Path, Path], means: Means) -> None:
+    run, _ = unfinished
+    metrics = run / "metrics.jsonl"
+    thread = once(lambda: metrics.is_file() and len(names_of(run)) == 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["evaluate", "runs/w", "--watch", "3600", "--metrics", "fd_lite0"]) == 128 + signal.SIGTERM
+    thread.join()
+    assert names_of(run) == [("floor", 0), ("untrained", 0)]
+
+
+def test_two_evaluations_at_once_keep_each_other_s_records(here: Path, means: Means) -> None:
+    one, two = Counted("c", metrics=("fd_lite0",)), Counted("c", metrics=("precision",))
+    records = Records(here / "runs/c/metrics.jsonl")  # has read the file, which is empty, before the others write
+    one.run()
+    two.run()
+    records.add({"name": "other"}, Result(1.0))
+    names = [json.loads(line)["name"] for line in (here / "runs/c/metrics.jsonl").read_text().splitlines()]
+    assert names == ["fd_lite0"] * 2 + ["precision"] * 2 + ["other"]
