@@ -261,6 +261,8 @@ def metric_files(evaluation: EvaluationConfig, ignore_label: int | None) -> Metr
     """What metrics need from outside."""
     return MetricFiles(
         inception_weights=_path(evaluation.inception_weights),
+        reference_statistics=_path(evaluation.published_statistics),
+        dinov2=_path(evaluation.dinov2),
         segmenter=_path(evaluation.segmenter),
         classifier=_path(evaluation.classifier),
         ignore_label=ignore_label,

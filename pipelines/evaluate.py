@@ -84,10 +84,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--repeats", type=int, default=1, metavar="N", help="figures of N sets of generated images")
     parser.add_argument("--batch-size", type=int, help="images at a time; changes no figure")
-    parser.add_argument("--inception-weights", help="file with the weights of FID's Inception network, for fid")
     parser.add_argument(
-        "--reference-statistics", help="file of `advgen evaluate reference`, refused if it does not fit"
+        "--inception-weights", help="file with the weights of FID's Inception network, for fid, kid ..."
     )
+    parser.add_argument(
+        "--reference-statistics",
+        help=".npz file of mu and sigma that fid is taken against, or a file of `advgen evaluate reference`",
+    )
+    parser.add_argument("--dinov2", help="TorchScript file, for fd_dinov2")
     parser.add_argument("--segmenter", help="TorchScript file, for miou and pixel_accuracy; else one is trained")
     parser.add_argument("--classifier", help="TorchScript file, for recognised; else one is trained")
     parser.add_argument("--judge-images", type=int, help="images that a segmenter or classifier is trained on")
@@ -101,7 +105,7 @@ def main(argv: list[str]) -> int:
         changes["metrics"] = tuple(name.strip() for name in given.metrics.split(","))
         asked(changes["metrics"])
     judges = ("segmenter", "classifier", "judge_images")
-    for name in ("samples", "batch_size", "inception_weights", "reference_statistics", *judges):
+    for name in ("samples", "batch_size", "inception_weights", "reference_statistics", "dinov2", *judges):
         if getattr(given, name) is not None:
             changes[name] = getattr(given, name)
     values = plain(recipe)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from advgen.errors import UserError
 from advgen.game import ImageSpec
@@ -23,6 +23,7 @@ from advgen.metrics.ranks import Ranks
 from advgen.metrics.reals import Reals
 
 Learned = Callable[[int, int], None]
+E = TypeVar("E", bound=Extractor)
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ class Bench:
         self.config, self.files, self.spec = config, files, spec
         self.reference, self.learned = reference, learned
         self.device = reference.device
-        self._extractors: dict[Callable[[MetricFiles], Extractor], Extractor] = {}
+        self._extractors: dict[Callable[[MetricFiles], Any], Any] = {}
 
-    def extractor(self, load: Callable[[MetricFiles], Extractor]) -> Extractor:
+    def extractor(self, load: Callable[[MetricFiles], E]) -> E:
         """A feature network, one for all measures that ask for it.
 
         Raises:

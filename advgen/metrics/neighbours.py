@@ -28,7 +28,7 @@ from advgen.metrics.ranks import Ranks
 from advgen.metrics.rows import Rows
 
 K = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
-"""Whose ball: that of the k-th neighbour."""
+"""Whose ball: that of the k-th neighbour. On other features than the table's own the names go on: recall_inception."""
 _TOO_FEW = (
     f"{', '.join(K)}: need more than {max(K.values())} images of each kind. Raise evaluation.samples, "
     "evaluation.reference_samples and evaluation.held_out_samples, or shard more images."
@@ -49,7 +49,7 @@ class Neighbours:
 
     def protocol(self, name: str, resolution: int) -> dict[str, Any]:
         """The extractor's identity, and k."""
-        return {"extractor": dict(self.extractor.identity), "k": K[name]}
+        return {"extractor": dict(self.extractor.identity), "k": K[_figure(name)]}
 
     def start(self, resolution: int, names: Collection[str]) -> _Tally:
         """Nothing seen yet."""
@@ -87,7 +87,8 @@ class Cloud:
 
 class _Tally:
     def __init__(self, measure: Neighbours, resolution: int, names: Collection[str]) -> None:
-        self._measure, self._resolution, self._names = measure, resolution, names
+        self._measure, self._resolution = measure, resolution
+        self._figures = {name: _figure(name) for name in names}
         self._rows = Rows(measure.extractor.dimensions, measure.device, labelled=measure.classes > 0)
 
     def add(self, pictures: Pictures) -> None:
@@ -100,14 +101,20 @@ class _Tally:
         fakes, labels = self._rows.taken()
         reals, classes = self._measure.reals(self._resolution), self._measure.classes
         fakes.sub_(reals.centre)
-        whole = figures(*reals.of(None), fakes, self._names)
-        by_class = [figures(*reals.of(c), _of(fakes, labels, c), self._names) for c in range(classes)]
-        return {name: self._result(name, whole[name], [each[name] for each in by_class]) for name in self._names}
+        asked = self._figures.values()
+        whole = figures(*reals.of(None), fakes, asked)
+        by_class = [figures(*reals.of(c), _of(fakes, labels, c), asked) for c in range(classes)]
+        return {n: self._result(whole[f], [each[f] for each in by_class]) for n, f in self._figures.items()}
 
-    def _result(self, name: str, value: float | None, by_class: list[float | None]) -> Result:
+    def _result(self, value: float | None, by_class: list[float | None]) -> Result:
         if value is None:
             raise UserError(_TOO_FEW)
         return Result(value, tuple(by_class) if by_class else None)
+
+
+def _figure(name: str) -> str:
+    """Which of the four a metric is, whatever its features."""
+    return name.partition("_")[0]
 
 
 def _of(rows: Tensor, labels: Tensor | None, label: int | None) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from advgen.errors import UserError
 from advgen.metrics.features import Extractor
 from advgen.metrics.ranks import GROUP
 
@@ -37,9 +38,23 @@ class Pictures:
         return len(self.images)
 
     def features(self, extractor: Extractor) -> Tensor:
-        """float32 [n, dimensions], computed once however many metrics ask."""
+        """float32 [n, dimensions], computed once however many metrics ask.
+
+        Raises:
+            UserError: some are not finite; one such would spoil a figure of all pictures.
+        """
         if id(extractor) not in self._features:
-            self._features[id(extractor)] = extractor(self.images)
+            features = extractor(self.images)
+            bad = ~features.isfinite().all(1)
+            if bad.any():
+                first = int(bad.nonzero()[0])
+                pixels = f"{int(self.images[first].min())} to {int(self.images[first].max())}"
+                raise UserError(
+                    f"{extractor.identity['name']}: gives features that are not finite for {int(bad.sum())} of a batch "
+                    f"of {len(bad)} pictures, the first at place {first} (pixels from {pixels}). Its file is damaged, "
+                    "or it does not take such pictures; no figure was recorded."
+                )
+            self._features[id(extractor)] = features
         return self._features[id(extractor)]
 
 

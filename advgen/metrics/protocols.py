@@ -70,6 +70,9 @@ def _each(name: str, metrics: Iterable[str], samples: int, reference: int | None
 _TABLE = (
     _one("fid50k", "fid", 50_000, 50_000),
     _one("fid50k_full", "fid", 50_000, None),
+    _one("kid50k", "kid", 50_000, 50_000),
+    _one("kid50k_full", "kid", 50_000, None),
+    _one("is50k", "inception_score", 50_000, None),
     _each("pr50k3", ("precision", "recall"), 50_000, 50_000),
     _each("dc50k5", ("density", "coverage"), 50_000, 50_000),
 )

@@ -89,8 +89,8 @@ class Reals:
             return statistics
 
         key = self.statistics_key(extractor, resolution)
-        if self._config.reference_statistics is not None:
-            return named_statistics(Path(self._config.reference_statistics).expanduser(), key)
+        if self._config.kept_statistics is not None:
+            return named_statistics(Path(self._config.kept_statistics).expanduser(), key)
         return reference_statistics(key, Path(self._config.cache), compute, self.ranks)
 
     def statistics_file(self, extractor: Extractor, resolution: int) -> Path:

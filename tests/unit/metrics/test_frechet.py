@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from advgen.metrics.frechet import frechet_distance, trace_of_root
+from advgen.metrics.frechet import covariance_factor, frechet_distance, trace_of_root
 from advgen.metrics.statistics import FeatureStatistics
 
 
@@ -35,9 +35,20 @@ def _by_scipy(a: FeatureStatistics, b: FeatureStatistics) -> float:
     return float(difference @ difference + np.trace(covariance_a + covariance_b - 2 * root))
 
 
-def test_full_rank_equals_scipys_matrix_root():
-    a, b = _sample(500, 40, 0), _sample(300, 40, 1, shift=0.7)
+@pytest.mark.parametrize(("n", "d"), [(500, 40), (1500, 300)])
+def test_full_rank_equals_scipys_matrix_root(n: int, d: int):
+    a, b = _sample(n, d, 0), _sample(n - 100, d, 1, shift=0.7)
     assert frechet_distance(a, b) == pytest.approx(_by_scipy(a, b), rel=1e-9)
+    assert frechet_distance(a, b, covariance_factor(a.covariance)) == frechet_distance(a, b)
+
+
+@pytest.mark.parametrize("n", [300, 61, 60, 30, 2])
+def test_the_factor_is_one_of_the_covariance_and_has_its_rank(n: int):
+    """With 60 dimensions, the rank is n - 1 or 60; rounding leaves pivots where Cholesky should meet none."""
+    covariance = _sample(n, 60, 0).covariance
+    factor = covariance_factor(covariance)
+    assert factor.shape == (60, min(n - 1, 60))
+    torch.testing.assert_close(factor @ factor.T, covariance, rtol=0, atol=1e-12 * covariance.diagonal().max().item())
 
 
 def test_fewer_vectors_than_dimensions_equals_scipys_matrix_root():
@@ -60,11 +71,11 @@ def test_singular_gaussians_on_other_axes_have_a_closed_form():
     first = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     second = torch.tensor([math.cos(angle), math.sin(angle), 0.0], dtype=torch.float64)
     a, b = 4 * torch.outer(first, first), 9 * torch.outer(second, second)
-    assert trace_of_root(a, b).item() == pytest.approx(6 * math.cos(angle), rel=1e-12)
+    assert trace_of_root(covariance_factor(a), b).item() == pytest.approx(6 * math.cos(angle), rel=1e-12)
     # Orthogonal needles and a point: the root vanishes, and rounding noise (1e-16) must not grow to its root (1e-8).
     other = 9 * torch.diag(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
-    assert trace_of_root(a, other).item() == 0.0
-    assert trace_of_root(torch.zeros(3, 3, dtype=torch.float64), b).item() == 0.0
+    assert trace_of_root(covariance_factor(a), other).item() == 0.0
+    assert trace_of_root(covariance_factor(torch.zeros(3, 3, dtype=torch.float64)), b).item() == 0.0
 
 
 @pytest.mark.parametrize("n", [200, 30])
