@@ -108,3 +108,19 @@ def test_misuse_is_named():
         frechet_distance(_sample(9, 3, 0), _sample(9, 4, 0))
     with pytest.raises(ValueError, match="at least two"):
         frechet_distance(_sample(9, 3, 0), _sample(1, 3, 0))
+
+
+def test_singular_covariances_do_not_enlarge_the_rounding_of_sums():
+    """Fewer vectors than dimensions, taken in by other batches: the sums differ by 1e-16, and so does the distance."""
+    generator = torch.Generator().manual_seed(0)
+    rows, others = (100 + torch.randn(n, 300, generator=generator, dtype=torch.float64) for n in (120, 90))
+
+    def by(batch: int, of: torch.Tensor) -> FeatureStatistics:
+        statistics = FeatureStatistics(300)
+        for part in of.split(batch):
+            statistics.add(part)
+        return statistics
+
+    whole = frechet_distance(by(120, rows), by(90, others))
+    for batch in (1, 7, 64):
+        assert frechet_distance(by(batch, rows), by(batch, others)) == pytest.approx(whole, rel=1e-11)

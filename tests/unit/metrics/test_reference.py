@@ -162,6 +162,6 @@ def test_one_that_is_not_whole_is_refused(tmp_path: Path, damage: str):
     else:
         path.with_suffix(".json").write_text("[]")
     with pytest.raises(
-        UserError, match=f"{path}: is no whole file of reference statistics .* advgen evaluate reference"
+        UserError, match=f"{path}: is no whole file of reference statistics .* `advgen evaluate reference"
     ):
         named_statistics(path, KEY)
