@@ -41,6 +41,7 @@ from advgen.metrics.config import EvaluationConfig  # noqa: E402
 from advgen.metrics.frechet import frechet_distance  # noqa: E402
 from advgen.metrics.inception import load_inception  # noqa: E402
 from advgen.metrics.neighbours import Cloud, K, figures  # noqa: E402
+from advgen.metrics.ranks import Alone  # noqa: E402
 from advgen.metrics.reals import Reals  # noqa: E402
 from advgen.metrics.statistics import FeatureStatistics  # noqa: E402
 from pipelines.__main__ import main as advgen  # noqa: E402
@@ -162,7 +163,7 @@ def inception(images: int, size: int, rounds: int) -> None:
         if advgen(["shard", "pictures", "shards", "--resolution", str(size)]):
             raise SystemExit("the pictures were not sharded")
         stream = ImageStream(Path("shards"), seed=0, resolution=size, channels=3, mirror=False, cache_bytes=0)
-        reals = Reals(stream, images, EvaluationConfig(), torch.device("cpu"), labelled=False)
+        reals = Reals(stream, images, EvaluationConfig(), torch.device("cpu"), labelled=False, ranks=Alone())
         extractor = load_inception(weights, expected_sha256=None)
         fidelity = fidelity_network(weights, "2048")
         theirs.load_state_dict_from_url = lambda *_, **__: torch.load(weights, weights_only=True)  # type: ignore

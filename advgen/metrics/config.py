@@ -39,7 +39,9 @@ class EvaluationConfig:
     """File with the weights of FID's Inception network, for fid, kid and the other metrics on its features."""
     reference_statistics: str | None = None
     """.npz file with mu and sigma of Inception features, as pytorch-fid, ADM and EDM publish them: fid and fid_infinity
-    are taken against it instead of the training images."""
+    are taken against it instead of the training images. Or a .safetensors file that `advgen evaluate reference` wrote,
+    for fid and other Frechet distances: one of other images, features or another resolution is refused. Null:
+    statistics are looked for in the cache, and computed where there are none."""
     dinov2: str | None = None
     """TorchScript file of the network of fd_dinov2: float32 [n, 3, 224, 224], normalised by ImageNet's mean and
     deviation, to [n, d]."""
@@ -57,6 +59,17 @@ class EvaluationConfig:
     48,000."""
     cache: str = ".cache/metrics"
     """Folder where statistics of real images, and judges that were trained on them, are kept."""
+
+    @property
+    def kept_statistics(self) -> str | None:
+        """``reference_statistics``, if it is a file that ``advgen evaluate reference`` wrote."""
+        named = self.reference_statistics
+        return named if named is not None and named.endswith(".safetensors") else None
+
+    @property
+    def published_statistics(self) -> str | None:
+        """``reference_statistics``, if it is a file of somebody else's."""
+        return None if self.kept_statistics is not None else self.reference_statistics
 
     def __post_init__(self) -> None:
         if self.samples < 2 or self.batch_size < 1 or (self.threads is not None and self.threads < 1):

@@ -16,6 +16,7 @@ from advgen.metrics.features import Extractor
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.published import PublishedStatistics, read_statistics
+from advgen.metrics.ranks import Ranks
 from advgen.metrics.statistics import FeatureStatistics
 
 _log = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ class Opposite:
         """Of the features of the training images at a resolution, or those that were published."""
         return self._published or self._reference.statistics(self.extractor, resolution)
 
+    def prepare(self, resolution: int) -> Path:
+        """Compute the training images' statistics, unless they are kept; the file that holds them. A collective."""
+        self._reference.statistics(self.extractor, resolution)
+        return self._reference.statistics_file(self.extractor, resolution)
+
 
 class Frechet:
     """``fid``, ``fd_lite0`` or ``fd_dinov2``, by the extractor: the distance of pictures from the training images."""
@@ -97,6 +103,10 @@ class Frechet:
     def protocol(self, name: str, resolution: int) -> dict[str, Any]:
         """The extractor's identity, and the published statistics' hash where there are any."""
         return self._opposite.protocol()
+
+    def prepare(self, resolution: int) -> Path:
+        """The training images' statistics, kept."""
+        return self._opposite.prepare(resolution)
 
     def start(self, resolution: int, names: Collection[str]) -> _Tally:
         """Nothing seen yet."""
@@ -110,6 +120,9 @@ class _Tally:
 
     def add(self, pictures: Pictures) -> None:
         self._statistics.add(pictures.features(self._opposite.extractor))
+
+    def gather(self, ranks: Ranks) -> None:
+        self._statistics.gather(ranks)
 
     def results(self) -> dict[str, Result]:
         reference = self._opposite.statistics(self._resolution)
@@ -174,6 +187,9 @@ def trace_of_root(factor: Tensor, b: Tensor) -> Tensor:
     of their roots. So a symmetric eigenproblem without vectors replaces the root of a non-symmetric matrix, which for
     fewer images than dimensions is defective in practice (scipy's ``sqrtm`` then answers with complex numbers).
 
+    Where a or b is singular, eigenvalues that are 0 come out as rounding noise, of which the roots are eight digits
+    larger: the trace is then the sum of the singular values of fᵀ g, with b = g gᵀ, whose noise stays noise.
+
     Args:
         factor: float64 [d, r], f.
         b: float64 [d, d], symmetric positive semidefinite.
@@ -181,5 +197,8 @@ def trace_of_root(factor: Tensor, b: Tensor) -> Tensor:
     Returns:
         float64 scalar.
     """
+    other = covariance_factor(b)
+    if min(factor.shape[1], other.shape[1]) < len(b):
+        return torch.linalg.svdvals(factor.T @ other).sum()
     product = factor.T @ b @ factor
     return torch.linalg.eigvalsh((product + product.T) / 2).clamp_min(0.0).sqrt().sum()

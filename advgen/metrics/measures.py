@@ -9,8 +9,9 @@ pictures are generated or real (the floor) makes no difference to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from advgen.errors import UserError
 from advgen.game import ImageSpec
@@ -81,8 +82,17 @@ class Measure(Protocol):
         ...
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A measure that keeps what it needs of the reference, so that it can be computed ahead."""
+
+    def prepare(self, resolution: int) -> Path:
+        """Compute it for pictures of one height, unless it is there; the file that holds it. A collective."""
+        ...
+
+
 class Bench:
-    """What measures are made from.
+    """What measures are made from. Some measures may be made from a bench with other counts (:meth:`counted`).
 
     Attributes:
         config: the evaluation's settings.
@@ -110,6 +120,13 @@ class Bench:
         if load not in self._extractors:
             self._extractors[load] = load(self.files)
         return self._extractors[load]
+
+    def counted(self, samples: int, reference: Reals) -> Bench:
+        """The same, feature networks included, with so many generated images and another reference."""
+        config = replace(self.config, samples=samples, reference_samples=reference.count)
+        other = Bench(config, self.files, self.spec, reference, self.learned)
+        other._extractors = self._extractors
+        return other
 
     def require(self, there: object, names: Collection[str], what: str, setting: str) -> None:
         """Refuse metrics that do not apply to the data.

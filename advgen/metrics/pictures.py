@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from advgen.errors import UserError
 from advgen.metrics.features import Extractor
+from advgen.metrics.ranks import GROUP
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Pictures:
         again: draws the same conditions with other noise, uint8 [n, c, h, w], by a number from 1 on; None for real
             images, of which there is one a condition.
         answers: int64 [n], the classes that the game's networks take real images for; None where it was not asked.
+        first: number of the first of them among all pictures of their kind, on all ranks; the others follow it.
     """
 
     images: Tensor
@@ -29,6 +31,7 @@ class Pictures:
     label_map: Tensor | None = None
     again: Callable[[int], Tensor] | None = None
     answers: Tensor | None = None
+    first: int = 0
     _features: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -53,3 +56,12 @@ class Pictures:
                 )
             self._features[id(extractor)] = features
         return self._features[id(extractor)]
+
+
+def in_groups(batches: Iterable[Pictures]) -> Iterator[Pictures]:
+    """Batches of real images cut to groups (:mod:`advgen.metrics.ranks`), for networks that take them at once."""
+    for batch in batches:
+        for start in range(0, len(batch), GROUP):
+            rows = slice(start, start + GROUP)
+            labels, maps = (None if part is None else part[rows] for part in (batch.labels, batch.label_map))
+            yield Pictures(batch.images[rows], labels, maps, first=batch.first + start)
