@@ -84,7 +84,7 @@ def frechet(n: int, dimensions: int) -> None:
     mean_a, mean_b, covariance_a, covariance_b = (x.numpy() for x in (a.mean, b.mean, a.covariance, b.covariance))
 
     def by_scipy() -> float:
-        root = np.asarray(scipy.linalg.sqrtm(covariance_a @ covariance_b)).real
+        root = np.real(np.asarray(scipy.linalg.sqrtm(covariance_a @ covariance_b)))
         return float(np.sum((mean_a - mean_b) ** 2) + np.trace(covariance_a + covariance_b - 2 * root))
 
     def by_fidelity() -> float:

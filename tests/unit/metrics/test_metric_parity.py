@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def digits(size: int) -> Tensor:
     """uint8 [1797, 1, size, size]: scikit-learn's handwritten digits of 8 pixels, each pixel repeated."""
     from sklearn.datasets import load_digits
 
-    images = torch.from_numpy(load_digits().images * 15.9375).byte()[:, None]
+    data: Any = load_digits()
+    images = torch.from_numpy(data.images * 15.9375).byte()[:, None]
     times = -(-size // 8)
     return images.repeat_interleave(times, 2).repeat_interleave(times, 3)[..., :size, :size]
 
@@ -153,8 +155,8 @@ def test_pytorch_fid(name: str, weights: Path, ours: InceptionExtractor, monkeyp
             torch.cat([network((part.float() - 128) / 128)[0].flatten(1) for part in images.split(4)]).double().numpy()
             for images in (fakes, reals)
         ]
-    moments = [moment for f in theirs for moment in (np.mean(f, axis=0), np.cov(f, rowvar=False))]
-    wanted = fid_score.calculate_frechet_distance(*moments)
+    (mean_a, covariance_a), (mean_b, covariance_b) = ((f.mean(axis=0), np.cov(f, rowvar=False)) for f in theirs)
+    wanted = fid_score.calculate_frechet_distance(mean_a, covariance_a, mean_b, covariance_b)
     assert distance(ours(fakes), ours(reals)) == pytest.approx(wanted, rel=CLOSE)
 
 
@@ -172,7 +174,7 @@ def halves() -> tuple[Tensor, Tensor]:
     """Pixels of digits below 5 and of the others, float64 [901, 64] and [896, 64]: 3 of the 64 hardly ever vary."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     pixels, labels = torch.from_numpy(data.data), torch.from_numpy(data.target)
     # Corners are blank in all images; noise far below a grey level gives the covariance full rank.
     pixels = pixels + 0.01 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
