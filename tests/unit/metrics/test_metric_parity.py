@@ -141,6 +141,7 @@ def neighbours(reals: Tensor, fakes: Tensor) -> dict[str, float | None]:
 
 @pytest.mark.slow
 @BY_SQRTM
+@pytest.mark.filterwarnings("ignore:Matrix is singular")
 @pytest.mark.parametrize("name", SETS)
 def test_pytorch_fid(name: str, weights: Path, ours: InceptionExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     """FID of images of 299 pixels."""
