@@ -36,6 +36,9 @@ class AliConfig:
     log_odds_images: int = 500
     """Of so many images the decoder's last bias takes the log-odds of each pixel before the first step; 0 for none, as
     for points that are not bounded."""
+    pair_gamma: float = 0.0
+    """Weight of gamma / 2 times the discriminator's mean squared gradient with respect to pairs, at those of encoder
+    and of decoder alike (R1 and R2 of Mescheder et al. 2018); 0, as in the paper, for none."""
     optimizer: Adam = Adam(betas=(0.5, 0.999))
     """Of both players."""
     learning_rate: float = 1e-4
@@ -54,5 +57,5 @@ class AliConfig:
             raise ValueError("width, learning_rate and total_kimg must be positive")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError("dropout must lie in [0, 1)")
-        if self.log_odds_images < 0:
-            raise ValueError("log_odds_images must be at least 0")
+        if self.log_odds_images < 0 or self.pair_gamma < 0:
+            raise ValueError("log_odds_images and pair_gamma must be at least 0")
