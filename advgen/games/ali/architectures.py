@@ -129,7 +129,8 @@ PAPER = {
 
 def _mlp() -> Architecture:
     hidden = _down((1, 1, 1024), (1, 1, 1024))
-    return Architecture(0, 50, hidden, hidden, _dense(1024), _dense(256), _dense(1024), leak=0.2, deviation=0.02)
+    joint = _dense(1024, 1024)
+    return Architecture(0, 50, hidden, hidden, _dense(1024), _dense(256), joint, leak=0.2, deviation=0.02)
 
 
 def _small(resolution: int) -> Architecture:
