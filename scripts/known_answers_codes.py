@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -24,6 +25,7 @@ from torch import Tensor
 from advgen.build import build_game, open_held_out, restored
 from advgen.config import load_recipe
 from advgen.game import Batch
+from advgen.games.aae.config import GaussianPrior, MixturePrior, SwissRollPrior
 from advgen.games.aae.game import Aae
 from advgen.games.aae.priors import draw
 from advgen.images import to_signed
@@ -32,7 +34,7 @@ from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint
 from advgen.seeds import Noise
 
 RECIPE = Path(__file__).parents[1] / "pipelines" / "recipes" / "aae-mnist-prior.yaml"
-PRIORS = ("gaussian", "mixture", "swiss_roll")
+PRIORS = {"gaussian": GaussianPrior(), "mixture": MixturePrior(), "swiss_roll": SwissRollPrior()}
 PERMUTATIONS = 999
 COUNTS = (250, 500, 1000, 2000)
 
@@ -57,8 +59,9 @@ def energy_p(a: Tensor, b: Tensor, seed: int) -> float:
 
 def codes_of(name: str, out: Path, shards: list[str], changes: list[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Codes [n, 2] of the held-out images, as many draws of the prior, and the images' labels."""
-    flags = ["--name", f"codes-{name}", "--game.prior.kind", name, "--runs", str(out), "--tracking.wandb", "disabled"]
+    flags = ["--name", f"codes-{name}", "--runs", str(out), "--tracking.wandb", "disabled"]
     recipe = load_recipe(RECIPE, [*flags, *shards, *changes])
+    recipe = replace(recipe, game=replace(recipe.game, prior=PRIORS[name]))
     newest = latest_checkpoint(trained(recipe).checkpoints)
     game, stream = build_game(recipe), open_held_out(recipe)
     assert isinstance(game, Aae) and newest is not None and stream is not None
@@ -94,7 +97,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the runs")
     parser.add_argument("--train", required=True, help="shards of MNIST's training images")
     parser.add_argument("--held-out", required=True, help="shards of its test images")
-    parser.add_argument("--priors", nargs="+", choices=PRIORS, default=PRIORS)
+    parser.add_argument("--priors", nargs="+", choices=PRIORS, default=list(PRIORS))
     parser.add_argument("--picture", type=Path, help="PNG file of codes and priors")
     given, changes = parser.parse_known_args()
     torch.set_num_threads(1)
