@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advgen.errors import UserError
 from advgen.files import atomic
 
 if TYPE_CHECKING:
@@ -56,9 +58,34 @@ def grid(images: Tensor, columns: int, magnify: int = 1) -> Tensor:
     return rows.reshape(n // columns * h, columns * w, c)
 
 
-def save_png(path: Path, image: Tensor) -> None:
-    """Write uint8 [h, w, 3] as a PNG file, atomically."""
+def save_png(path: Path, image: Tensor, about: Mapping[str, str] | None = None) -> None:
+    """Write a PNG file, atomically.
+
+    Args:
+        path: of the file.
+        image: uint8 [h, w, 3], or [h, w, 1], which is stored as grey.
+        about: text that is stored with it, by keyword (tEXt chunks; iTXt where a value is not Latin-1).
+    """
+    from PIL import Image, PngImagePlugin
+
+    text = PngImagePlugin.PngInfo()
+    for keyword, value in (about or {}).items():
+        text.add_text(keyword, value)
+    values = image.contiguous().cpu().numpy()
+    with atomic(path) as temporary:
+        Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(temporary, format="PNG", pnginfo=text)
+
+
+def text_of(path: Path) -> dict[str, str]:
+    """The text that :func:`save_png` stored with a picture; its pixels are not decoded.
+
+    Raises:
+        UserError: it is no PNG file, or cannot be read.
+    """
     from PIL import Image
 
-    with atomic(path) as temporary:
-        Image.fromarray(image.contiguous().cpu().numpy()).save(temporary, format="PNG")
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return {str(keyword): str(value) for keyword, value in image.info.items() if isinstance(value, str)}
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises the latter two for damaged chunks
+        raise UserError(f"{path}: is no PNG file ({error}).") from None
