@@ -50,7 +50,7 @@ def write_drawn_shards(
     Raises:
         UserError: ``out`` holds something else.
     """
-    drawn = {**pictures.about, "first": numbers.start, "count": len(numbers), "labels": list(pictures.series.classes)}
+    drawn = {**pictures.about, "first": numbers.start, "count": len(numbers), "classes": list(pictures.series.classes)}
     hidden = out.parent / f".{out.name}.images"
     files = hidden / "files"
     if out.exists() and not hidden.is_dir():

@@ -113,8 +113,9 @@ def write_numbered(
 def _there(out: Path, pictures: Numbered) -> set[int]:
     """Numbers of the pictures of a folder, each looked at: it must be the one that would be written."""
     found: set[int] = set()
-    for parent, _, files in os.walk(out):
-        for file in files:
+    for parent, folders, files in os.walk(out):
+        folders.sort()
+        for file in sorted(files):
             path = Path(parent) / file
             name = path.relative_to(out).as_posix()
             if re.fullmatch(r"\.[0-9]+\.png\.[0-9]+\.tmp", file):
