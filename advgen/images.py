@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advgen.errors import UserError
-from advgen.files import atomic
+from advgen.files import atomic_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,21 +59,27 @@ def grid(images: Tensor, columns: int, magnify: int = 1) -> Tensor:
 
 
 def save_png(path: Path, image: Tensor, about: Mapping[str, str] | None = None) -> None:
-    """Write a PNG file, atomically.
+    """Write a PNG file, atomically; :func:`save_pngs` tells of the arguments."""
+    save_pngs([(path, image, about or {})])
+
+
+def save_pngs(pictures: Sequence[tuple[Path, Tensor, Mapping[str, str]]]) -> None:
+    """Write PNG files, each atomically.
 
     Args:
-        path: of the file.
-        image: uint8 [h, w, 3], or [h, w, 1], which is stored as grey.
-        about: text that is stored with it, by keyword (tEXt chunks; iTXt where a value is not Latin-1).
+        pictures: of each the file; uint8 [h, w, 3], or [h, w, 1], which is stored as grey; and text that is stored with
+            it, by keyword (tEXt chunks; iTXt where a value is not Latin-1).
     """
     from PIL import Image, PngImagePlugin
 
-    text = PngImagePlugin.PngInfo()
-    for keyword, value in (about or {}).items():
-        text.add_text(keyword, value)
-    values = image.contiguous().cpu().numpy()
-    with atomic(path) as temporary:
-        Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(temporary, format="PNG", pnginfo=text)
+    with atomic_all([path for path, _, _ in pictures]) as temporaries:
+        for temporary, (_, image, about) in zip(temporaries, pictures, strict=True):
+            text = PngImagePlugin.PngInfo()
+            for keyword, value in about.items():
+                text.add_text(keyword, value)
+            values = image.contiguous().cpu().numpy()
+            grey = values.shape[-1] == 1
+            Image.fromarray(values[..., 0] if grey else values).save(temporary, format="PNG", pnginfo=text)
 
 
 def text_of(path: Path) -> dict[str, str]:

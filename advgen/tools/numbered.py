@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advgen.data.folders import exclusive
 from advgen.errors import UserError
-from advgen.images import save_png, text_of
+from advgen.images import save_pngs, text_of
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,13 @@ def write_numbered(
         for gap in _gaps(numbers, there):
             number = gap.start
             for batch in draw(gap):
-                for image in batch:
-                    save_png(out / pictures.name(number), image.permute(1, 2, 0), pictures.text(number))
-                    number += 1
+                save_pngs(
+                    [
+                        (out / pictures.name(i), image.permute(1, 2, 0), pictures.text(i))
+                        for i, image in enumerate(batch, number)
+                    ]
+                )
+                number += len(batch)
                 done += len(batch)
                 progress(done, len(numbers))
     return kept
