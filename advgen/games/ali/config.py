@@ -31,6 +31,11 @@ class AliConfig:
     50 (mlp)."""
     dropout: float | None = None
     """Share of each discriminator layer's inputs that is left out; null for the architecture's, 0 for none."""
+    batch_norm: bool = True
+    """Layers are normalised where the architecture says so; false for none, as for points in the plane, whose places a
+    batch's moments would blur."""
+    initial_deviation: float | None = None
+    """Of initial weights, which are normal; null for the architecture's: 0.01 (the paper's), 0.02 (mlp, small)."""
     conditional: bool = False
     """Labels go into all three networks."""
     log_odds_images: int = 500
@@ -57,5 +62,7 @@ class AliConfig:
             raise ValueError("width, learning_rate and total_kimg must be positive")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError("dropout must lie in [0, 1)")
+        if self.initial_deviation is not None and self.initial_deviation <= 0:
+            raise ValueError("initial_deviation must be positive")
         if self.log_odds_images < 0 or self.pair_gamma < 0:
             raise ValueError("log_odds_images and pair_gamma must be at least 0")
