@@ -157,7 +157,11 @@ class Evaluator:
                 for of in dict.fromkeys(spec.of for spec in specs):
                     show = self._fakes if of == "samples" else partial(self._of_held_out, of)
                     yield Subject(
-                        [self._record(spec, view, path) for spec in specs if spec.of == of],
+                        [
+                            self._record(spec, view, path)
+                            for spec in specs
+                            if spec.of == of and resolution >= spec.smallest
+                        ],
                         resolution,
                         partial(show, path, view.progress),
                         figures.setdefault((resolution, fade, of), {}),
@@ -195,7 +199,7 @@ class Evaluator:
         records = [
             {"name": spec.name, **about, "protocol": self._protocol(spec, resolution) | images}
             for spec in specs
-            if spec.floor
+            if spec.floor and resolution >= spec.smallest
         ]
         return Subject(records, resolution, lambda _: held_out.pictures(resolution), {})
 
@@ -271,7 +275,7 @@ class Evaluator:
             like = self.conditions(positions, progress.phase.resolution)
             draw = partial(self._draw, networks, progress, torch.from_numpy(positions).to(self.device), like)
             labels, label_map = (None, None) if like is None else (like.labels, like.label_map)
-            yield Pictures(draw(0), labels, label_map, again=draw)
+            yield Pictures(draw(0), labels, label_map, again=draw, first=start)
 
     def _of_held_out(self, of: str, path: Path, progress: Progress, _: int) -> Iterator[Pictures]:
         """What the game makes of all held-out images."""

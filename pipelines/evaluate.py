@@ -65,6 +65,8 @@ def evaluate(recipe: Recipe, folder: RunFolder, only_latest: bool = False) -> li
         if by_class := record.get("per_class"):
             figures = (f"{label}: {'-' if value is None else _figure(value)}" for label, value in enumerate(by_class))
             console.print(f"  by class  {', '.join(figures)}")
+        if parts := record.get("parts"):
+            console.print(f"  mean of  {', '.join(f'{part}: {_figure(value)}' for part, value in parts.items())}")
 
     learned = Counting("judge, images learned from", None)
     return build_evaluator(recipe, folder, learned).run(told, only_latest)

@@ -52,6 +52,7 @@ class MetricSpec:
         of: which pictures it is shown: generated ones; held-out images that went through the game's encoder and
             decoder; held-out images with the classes that the game's networks, or a probe, take them for.
         data: what it is taken of; one of points needs no feature network.
+        smallest: height in pixels; pictures of the first phases of a game that grows, if smaller, are passed over.
     """
 
     name: str
@@ -61,6 +62,7 @@ class MetricSpec:
     floor: bool = True
     of: Literal["samples", "reconstructions", "answers", "probed"] = "samples"
     data: Literal["images", "points"] = "images"
+    smallest: int = 1
 
 
 def _lite0(given: MetricFiles) -> Extractor:
@@ -85,6 +87,12 @@ def _frechet_inception(bench: Bench) -> Measure:
     from advgen.metrics.frechet import Frechet
 
     return Frechet(bench, _inception)
+
+
+def _sliced_wasserstein(bench: Bench) -> Measure:
+    from advgen.metrics.swd import SlicedWasserstein
+
+    return SlicedWasserstein(bench)
 
 
 def _neighbours(bench: Bench) -> Measure:
@@ -138,6 +146,13 @@ def _modes(bench: Bench) -> Measure:
 _TABLE = (
     MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID", "lower", _frechet_lite0),
     MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017)", "lower", _frechet_inception),
+    MetricSpec(
+        "swd",
+        "sliced Wasserstein distance on Laplacian pyramids, x 1000 (Karras et al. 2018); from 16 pixels on",
+        "lower",
+        _sliced_wasserstein,
+        smallest=16,
+    ),
     MetricSpec("precision", "share of fakes among the reals (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _neighbours),

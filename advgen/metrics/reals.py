@@ -42,11 +42,11 @@ class Reals:
         size = self._config.batch_size
         # In the order of the shards, which is that of reading.
         order = np.sort(permutation(key_of(self._config.seed, "evaluation"), len(self.stream))[: self.count])
-        for indices in np.split(order, range(size, self.count, size)):
+        for number, indices in enumerate(np.split(order, range(size, self.count, size))):
             samples = self.stream.fetch(indices, resolution)
             images = torch.from_numpy(samples.images).to(self.device)
             labels = there(samples.labels) if self._labelled else None
-            yield Pictures(images, labels, there(samples.label_map))
+            yield Pictures(images, labels, there(samples.label_map), first=number * size)
 
     def statistics(self, extractor: Extractor, resolution: int) -> FeatureStatistics:
         """Of their features; read where they were computed before."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """``name``, ``nimg``, ``phase``, ``moment``, ``resolution``, ``checkpoint``, ``checkpoint_sha256``, ``protocol``,
-``value``, and ``standard_error`` and ``per_class`` (by class id, null for a class with too few images) for metrics that
-have them."""
+``value``, and ``standard_error``, ``per_class`` (by class id, null for a class with too few images) and ``parts`` (by
+name) for metrics that have them."""
 
 
 class Records:
@@ -35,6 +35,8 @@ class Records:
             record["standard_error"] = result.standard_error
         if result.per_class is not None:
             record["per_class"] = list(result.per_class)
+        if result.parts is not None:
+            record["parts"] = dict(result.parts)
         self._known.append(record)
         write_text(self._path, "".join(json.dumps(each) + "\n" for each in self._known))
         return record
