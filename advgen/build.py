@@ -215,6 +215,7 @@ def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, i
         inception_weights=_path(evaluation.inception_weights),
         segmenter=_path(evaluation.segmenter),
         classifier=_path(evaluation.classifier),
+        lpips=_path(evaluation.lpips),
         ignore_label=recipe.data.ignore_label,
     )
     device = prepare_evaluation(recipe)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from advgen.capabilities import Classifies, Encodes, Samples
+from advgen.capabilities import Classifies, DrawsLatents, Encodes, Samples
 from advgen.data.stream import NumberedStream
 from advgen.errors import UserError
 from advgen.files import sha256
@@ -28,6 +28,7 @@ from advgen.metrics import MetricFiles, MetricSpec, metric
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.held_out import answered, probed, reconstructed
 from advgen.metrics.measures import Bench, Learned, Measure, Result
+from advgen.metrics.path_length import step as path_step
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.reals import Reals
 from advgen.metrics.records import Record, Records
@@ -138,6 +139,8 @@ class Evaluator:
         game = self.game
         if spec.of in ("reconstructions", "probed") and not isinstance(game, Encodes):
             raise UserError(f"{spec.name}: this game finds no latents of images. Leave it out of evaluation.metrics.")
+        if spec.walks and not isinstance(game, DrawsLatents):
+            raise UserError(f"{spec.name}: this game draws no latents. Leave it out of evaluation.metrics.")
         if spec.of == "answers" and not (isinstance(game, Classifies) and game.classifies):
             raise UserError(f"{spec.name}: this game's networks tell no classes. Leave it out of evaluation.metrics.")
         if spec.of != "samples" and self.held_out is None:
@@ -273,9 +276,13 @@ class Evaluator:
         for start in range(0, count, self.config.batch_size):
             positions = np.arange(start, min(start + self.config.batch_size, count))
             like = self.conditions(positions, progress.phase.resolution)
-            draw = partial(self._draw, networks, progress, torch.from_numpy(positions).to(self.device), like)
+            at = torch.from_numpy(positions).to(self.device)
+            draw = partial(self._draw, networks, progress, at, like)
             labels, label_map = (None, None) if like is None else (like.labels, like.label_map)
-            yield Pictures(draw(0), labels, label_map, again=draw, first=start)
+            game, seed = self.game, self.config.seed
+            walks = isinstance(game, DrawsLatents)
+            step = partial(path_step, game, networks, progress, seed, at, like) if walks else None
+            yield Pictures(draw(0), labels, label_map, again=draw, step=step, first=start)
 
     def _of_held_out(self, of: str, path: Path, progress: Progress, _: int) -> Iterator[Pictures]:
         """What the game makes of all held-out images."""

@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--inception-weights", help="file with the weights of FID's Inception network, for fid")
     parser.add_argument("--segmenter", help="TorchScript file, for miou and pixel_accuracy; else one is trained")
     parser.add_argument("--classifier", help="TorchScript file, for recognised; else one is trained")
+    parser.add_argument("--lpips", help="TorchScript file, for lpips_diversity and ppl")
     parser.add_argument("--judge-images", type=int, help="images that a segmenter or classifier is trained on")
     given = parser.parse_args(argv)
     folder = RunFolder(given.run).require()
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     changes: dict[str, object] = {}
     if given.metrics:
         changes["metrics"] = tuple(metric(name.strip()).name for name in given.metrics.split(","))
-    for name in ("samples", "inception_weights", "segmenter", "classifier", "judge_images"):
+    for name in ("samples", "inception_weights", "segmenter", "classifier", "lpips", "judge_images"):
         if getattr(given, name) is not None:
             changes[name] = getattr(given, name)
     values = plain(recipe)

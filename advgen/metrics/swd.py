@@ -63,6 +63,7 @@ class SlicedWasserstein:
     def reference(self, resolution: int, ranks: Ranks) -> Descriptors:
         """This rank's slice of the training images."""
         if self._kept is None or self._kept[:2] != (resolution, ranks.count):
+            self._kept = None  # its disk space first
             own = Descriptors(self, "reference", resolution)
             first, end = (self._reference.count * index // ranks.count for index in (ranks.index, ranks.index + 1))
             for pictures in self._reference.pictures(resolution):
