@@ -12,8 +12,8 @@ class EvaluationConfig:
     """What is measured, and by which protocol."""
 
     metrics: tuple[str, ...] = ("fd_lite0",)
-    """Names of metrics: fd_lite0, kd_lite0, fd_lite0_infinity, precision, recall, density, coverage, c2st, ratio_kl, swd,
-    ms_ssim; with inception_weights fid, kid, fid_infinity, inception_score, precision_inception, recall_inception,
+    """Names of metrics: fd_lite0, kd_lite0, fd_lite0_infinity, precision, recall, density, coverage, c2st, ratio_kl,
+    swd, ms_ssim; with inception_weights fid, kid, fid_infinity, inception_score, precision_inception, recall_inception,
     density_inception, coverage_inception; with dinov2 fd_dinov2; with lpips lpips_diversity; for data with label maps
     miou and pixel_accuracy, with classes recognised, with either style_diversity; for games that draw latents ppl_lite0
     and, with lpips, ppl; for those that encode images reconstruction_recognised and probe_error, for those that
