@@ -184,6 +184,8 @@ class Evaluator:
             self.panel.measure(each)
         results: list[Record] = []
         for subject in self._subjects(wanted, checkpoints, repeats):
+            if not subject.records:  # pictures are too small for all metrics that are of them
+                continue
             if any_of(stop(), self._ranks):
                 break
             known = [records is not None and records.find(r) is not None for r in subject.records.values()]
