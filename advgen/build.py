@@ -265,6 +265,7 @@ def metric_files(evaluation: EvaluationConfig, ignore_label: int | None) -> Metr
         dinov2=_path(evaluation.dinov2),
         segmenter=_path(evaluation.segmenter),
         classifier=_path(evaluation.classifier),
+        lpips=_path(evaluation.lpips),
         ignore_label=ignore_label,
     )
 

@@ -31,6 +31,8 @@ class Ali:
         UserError: the architecture is made for other images, or labels are asked for where there are none.
     """
 
+    normal_latents = True
+
     def __init__(self, config: AliConfig, spec: ImageSpec) -> None:
         if config.conditional and spec.classes < 2:
             raise UserError("game.conditional: there are no labels. Set data.classes, or it to false.")
@@ -81,7 +83,7 @@ class Ali:
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The discriminator's loss with its classes exchanged; both pairs are left to the other player."""
         networks, labels = context.networks, self._labels(batch)
-        latents = context.noise.normal("latent", self.architecture.latents)
+        latents = self.latents(context.noise)
         encoded = networks["encoder"](batch.images, self._epsilon(context.noise), labels, context.across)
         decoded = networks["decoder"](latents, labels, context.across)
         for name in ("encoder", "decoder"):
@@ -133,7 +135,11 @@ class Ali:
         """Images [n, c, r, r] in [-1, 1], or points, of the given or of random classes, by the running statistics."""
         if self.classes and like is None:
             like = Batch(noise.positions, (noise.uniform("label") * self.classes).long())
-        return networks["decoder"](noise.normal("latent", self.architecture.latents), self._labels(like))
+        return self.decode(networks, progress, self.latents(noise), like)
+
+    def latents(self, noise: Noise) -> Tensor:
+        """[n, latents] from N(0, 1)."""
+        return noise.normal("latent", self.architecture.latents)
 
     def encode(
         self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None

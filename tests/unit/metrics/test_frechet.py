@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 
-from advgen.metrics.frechet import covariance_factor, frechet_distance, trace_of_root
+from advgen import files
+from advgen.errors import UserError
+from advgen.metrics.frechet import Frechet, covariance_factor, frechet_distance, trace_of_root
 from advgen.metrics.statistics import FeatureStatistics
+from tests.unit.metrics.tallies import Pixels, bench, pixels, taken
 
 
 def _sample(n: int, d: int, seed: int, shift: float = 0.0) -> FeatureStatistics:
@@ -124,3 +130,50 @@ def test_singular_covariances_do_not_enlarge_the_rounding_of_sums():
     whole = frechet_distance(by(120, rows), by(90, others))
     for batch in (1, 7, 64):
         assert frechet_distance(by(batch, rows), by(batch, others)) == pytest.approx(whole, rel=1e-11)
+
+
+def test_images_of_gaussian_pixels_have_the_gaussians_distance():
+    """Through the whole measure: N(110, 20²) against N(120, 30²) in each of 4 pixels, 4 (10² + 10²) = 800 apart.
+
+    Rounding to bytes adds 1/12 to each variance; 20,000 images leave some 10 of sampling error.
+    """
+    generator = torch.Generator().manual_seed(0)
+    reals, fakes = (
+        (deviation * torch.randn(20_000, 4, 1, 1, generator=generator) + mean).round().clamp(0, 255).byte()
+        for mean, deviation in ((110, 20), (120, 30))
+    )
+    measure = Frechet(bench(reals, Pixels(4), samples=20_000), cast(Any, None))
+    assert taken(measure, "fid", fakes).value == pytest.approx(800, rel=0.04)
+    assert measure.protocol("fid", 1) == {"extractor": {"name": "pixels"}}
+
+
+def test_published_statistics_stand_in_for_the_training_images(tmp_path: Path):
+    reals, fakes = pixels(50, 4, 0), pixels(40, 4, 1, low=80)
+    path = tmp_path / "reference.npz"
+    features = reals.flatten(1).double().numpy()
+    np.savez(path, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
+    own = Frechet(bench(reals, Pixels(4), samples=40), cast(Any, None))
+    published = Frechet(bench(fakes, Pixels(4), samples=40), cast(Any, None), path)
+    assert taken(published, "fid", fakes).value == pytest.approx(taken(own, "fid", fakes).value, rel=1e-12)
+    protocol = published.protocol("fid", 1)
+    assert protocol["reference"] == f"statistics {files.sha256(path)}" and protocol["reference_samples"] is None
+
+
+def test_published_statistics_of_other_features_are_refused(tmp_path: Path):
+    path = tmp_path / "reference.npz"
+    np.savez(path, mu=np.zeros(5), sigma=np.eye(5))
+    with pytest.raises(UserError, match=r"reference.npz: holds statistics of 5 dimensions; .* pixels have 4"):
+        Frechet(bench(pixels(50, 4, 0), Pixels(4), samples=40), cast(Any, None), path)
+
+
+@pytest.mark.parametrize(
+    ("reals", "samples", "warnings"), [(5, 5, []), (4, 5, ["4 training images"]), (4, 4, ["4 generated", "4 training"])]
+)
+def test_covariances_that_are_singular_are_warned_of(
+    caplog: pytest.LogCaptureFixture, reals: int, samples: int, warnings: list[str]
+):
+    with caplog.at_level(logging.WARNING):
+        Frechet(bench(pixels(reals, 4, 0), Pixels(4), samples=samples), cast(Any, None))
+    assert len(caplog.messages) == len(warnings)
+    for wanted, message in zip(warnings, caplog.messages, strict=True):
+        assert message.startswith(wanted) and "singular" in message
