@@ -6,27 +6,35 @@ import copy
 import importlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import nn
 
+from advgen.comparing import Comparison
 from advgen.config import Recipe, method_of
+from advgen.data.config import RemoteConfig
+from advgen.data.manifest import MANIFEST, parse_manifest
 from advgen.data.mixed import MixedStream
-from advgen.data.places import remote_of
+from advgen.data.places import Place, remote_of
 from advgen.data.points import SETS, PointStream
 from advgen.data.stream import ImageStream, NumberedStream, Stream
 from advgen.errors import UserError
 from advgen.evaluation import Evaluator, RealImages
 from advgen.game import Game, ImageSpec, Progress, check_game, sampling_networks
 from advgen.metrics import MetricFiles
+from advgen.metrics.config import EvaluationConfig
+from advgen.metrics.ranks import Alone
 from advgen.outside import outside_networks
 from advgen.runtime.checkpoint import (
     Checkpoint,
     check_same_run,
     restore_networks,
 )
+from advgen.runtime.config import TrainingConfig
+from advgen.runtime.ranks import ranks_of
 from advgen.runtime.run_folder import RunFolder, provenance
 from advgen.runtime.tracking import NoMirror, open_mirror
 from advgen.runtime.world import World
@@ -195,13 +203,26 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     return Trainer(game, stream, world, folder, mirror, setting), world
 
 
-def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, int], None] | None = None) -> Evaluator:
+def evaluation_world(training: TrainingConfig, evaluation: EvaluationConfig) -> World:
+    """The processes of an evaluation: found as those of a training are, each with its share of the CPU's threads."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE", "1"))
+    threads = evaluation.threads or max(1, len(os.sched_getaffinity(0)) // here)
+    return World(replace(training, engine="ddp", deepspeed={}, threads=threads))
+
+
+def build_evaluator(
+    recipe: Recipe,
+    folder: RunFolder,
+    learned: Callable[[int, int], None] | None = None,
+    world: World | None = None,
+) -> Evaluator:
     """The evaluator of a run.
 
     Args:
         recipe: the run's.
         folder: the run's.
         learned: is told how far the training of a judge is: (images, of how many).
+        world: of :func:`evaluation_world`; None for this process alone.
 
     Raises:
         UserError: missing shards.
@@ -211,15 +232,42 @@ def build_evaluator(recipe: Recipe, folder: RunFolder, learned: Callable[[int, i
         train=_points(recipe) if train is None else open_stream(recipe, train.shards), held_out=open_held_out(recipe)
     )
     evaluation = recipe.evaluation
-    files = MetricFiles(
+    files = metric_files(evaluation, recipe.data.ignore_label)
+    ranks, device = (Alone(), prepare_evaluation(recipe)) if world is None else (ranks_of(world), world.device)
+    game, spec = build_game(recipe), spec_of(recipe)
+    return Evaluator(game, reals, folder, evaluation, files, device, spec, learned, ranks)
+
+
+def build_comparison(evaluation: EvaluationConfig, reference: ImageStream, world: World) -> Comparison:
+    """What takes metrics of images that belong to no run, against ``reference``."""
+    return Comparison(reference, evaluation, metric_files(evaluation, None), world.device, ranks_of(world))
+
+
+def open_shards(location: str) -> ImageStream:
+    """A folder of shards, or an address, whatever images it holds.
+
+    Raises:
+        UserError: there are none.
+    """
+    remote = remote_of(RemoteConfig()) if "://" in location else None
+    place = Place(location, remote)
+    found = parse_manifest(place.read(MANIFEST), place.show(MANIFEST))
+    return ImageStream(
+        location, seed=0, resolution=found.height, width=found.width, channels=found.channels, remote=remote
+    )
+
+
+def metric_files(evaluation: EvaluationConfig, ignore_label: int | None) -> MetricFiles:
+    """What metrics need from outside."""
+    return MetricFiles(
         inception_weights=_path(evaluation.inception_weights),
+        reference_statistics=_path(evaluation.published_statistics),
+        dinov2=_path(evaluation.dinov2),
         segmenter=_path(evaluation.segmenter),
         classifier=_path(evaluation.classifier),
-        ignore_label=recipe.data.ignore_label,
+        lpips=_path(evaluation.lpips),
+        ignore_label=ignore_label,
     )
-    device = prepare_evaluation(recipe)
-    game, spec = build_game(recipe), spec_of(recipe)
-    return Evaluator(game, reals, folder, evaluation, files, device, spec, learned)
 
 
 def prepare_evaluation(recipe: Recipe) -> torch.device:

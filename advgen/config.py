@@ -20,6 +20,7 @@ from advgen.games.pix2pixhd.config import Pix2PixHdConfig
 from advgen.games.progan.config import ProganConfig
 from advgen.metrics import METRICS
 from advgen.metrics.config import EvaluationConfig
+from advgen.metrics.protocols import PROTOCOLS
 from advgen.runtime.config import TrackingConfig, TrainingConfig
 from advgen.strict_config import YamlText, configuration, parse, plain, read_yaml
 
@@ -77,7 +78,8 @@ class Recipe:
             raise ValueError("seed must lie in [0, 2**63)")
         wanted = "images" if self.data.points is None else "points"
         for name in self.evaluation.metrics:
-            if name in METRICS and METRICS[name].data != wanted:
+            named = PROTOCOLS[name].figures.values() if name in PROTOCOLS else (name,)
+            if any(each in METRICS and METRICS[each].data != wanted for each in named):
                 fitting = ", ".join(spec.name for spec in METRICS.values() if spec.data == wanted)
                 raise ValueError(
                     f"evaluation.metrics: {name} is not taken of {wanted}; name metrics that are ({fitting}), or none "

@@ -1,43 +1,51 @@
 """The one evaluator: metrics of a run's checkpoints, with the real-versus-real floor beside them.
 
 Each figure is a record with its whole protocol, appended to ``metrics.jsonl``. What is there already, by the
-same protocol, is not computed again. The fakes of a view are drawn once for all metrics that still need them.
+same protocol, is not computed again. The fakes of a view are drawn once for all metrics that still need them, by all
+ranks, each a slice; the first rank alone reads and writes records, and says what is to be done.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from advgen.capabilities import Classifies, Encodes, Samples
+from advgen.capabilities import Classifies, DrawsLatents, Encodes, Samples
 from advgen.data.stream import NumberedStream
-from advgen.errors import UserError
+from advgen.errors import AgreedError, UserError
 from advgen.files import sha256
-from advgen.game import Batch, Game, ImageSpec, Progress, sampling_networks
-from advgen.images import to_bytes
-from advgen.metrics import MetricFiles, MetricSpec, metric
+from advgen.game import Game, ImageSpec, Progress
+from advgen.metrics import MetricFiles
 from advgen.metrics.config import EvaluationConfig
-from advgen.metrics.held_out import answered, probed, reconstructed
-from advgen.metrics.measures import Bench, Learned, Measure, Result
+from advgen.metrics.measures import Bench, Learned, Result
+from advgen.metrics.panel import Panel, Show
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.protocols import Asked, asked
+from advgen.metrics.ranks import Alone, Ranks, any_of, bytes_of_first, flags_of_first
 from advgen.metrics.reals import Reals
 from advgen.metrics.records import Record, Records
-from advgen.runtime.checkpoint import COMPLETE, list_checkpoints, phase_ended, read_checkpoint, restore_networks
+from advgen.runtime.checkpoint import (
+    COMPLETE,
+    latest_checkpoint,
+    list_checkpoints,
+    phase_ended,
+    read_checkpoint,
+    read_clock,
+)
 from advgen.runtime.run_folder import RunFolder
-from advgen.seeds import Noise, key_of, permutation
+from advgen.showing import Showing
 from advgen.timeline import Timeline
-from advgen.turns import batch_of
 
 Told = Callable[[Record, bool], None]  # a record, and whether it was there before
+Which = Literal["ends", "latest", "every"] | int
+"""Which checkpoints: those at phase ends and the newest; the newest; all; the one at so many images."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +70,32 @@ class Subject:
     """One set of pictures, and what is to be known of it.
 
     Attributes:
-        records: without their figures, one a metric.
+        records: without their figures, by what is asked.
+        counts: so many of the pictures, for each that is asked.
         resolution: height of the pictures.
-        show: so many of the pictures, in batches; of real ones all.
-        figures: what these very pictures came to when they were shown before, by metric.
+        show: shows them.
+        figures: what these very pictures came to when they were shown before, by the names of records.
+        checkpoint: that has to be read before they can be shown; None for real images.
     """
 
-    records: list[Record]
+    records: dict[Asked, Record]
+    counts: dict[Asked, int]
     resolution: int
-    show: Callable[[int], Iterator[Pictures]]
+    show: Show
     figures: dict[str, Result]
+    checkpoint: Path | None
 
 
 class Evaluator:
-    """Takes the metrics of one run."""
+    """Takes the metrics of one run.
+
+    Attributes:
+        config: the evaluation's settings.
+        showing: shows the game's pictures.
+        timeline: of the game's phases.
+        images: the real ones.
+        reference: the training images that others are set against.
+    """
 
     def __init__(
         self,
@@ -87,88 +107,155 @@ class Evaluator:
         device: torch.device,
         spec: ImageSpec,
         learned: Learned | None = None,
+        ranks: Ranks = Alone(),
     ) -> None:
         if not isinstance(game, Samples):
             raise UserError(f"{folder.path}: this game draws no images, so image metrics cannot be taken.")
-        self.game, self.folder, self.config, self.device, self.spec = game, folder, config, device, spec
-        self.timeline = Timeline(game.phases)
-        self.networks: Mapping[str, nn.Module] = {n: m.to(device).eval() for n, m in game.networks.items()}
-        self.averages = {a.name: copy.deepcopy(self.networks[a.of]) for a in game.averages}
+        self.game, self.folder, self.config, self._ranks = game, folder, config, ranks
+        self.timeline, self.images = Timeline(game.phases), reals
+        self.showing = Showing(game, config, spec, (reals.held_out or reals.train), device, ranks)
 
         def chosen(stream: NumberedStream, count: int | None) -> Reals:
-            return Reals(stream, count or len(stream), config, device, labelled=spec.classes > 0)
+            return Reals(stream, count or len(stream), config, device, spec.classes > 0, ranks)
 
-        held_out = reals.held_out
+        self._chosen = chosen
         self.reference = chosen(reals.train, config.reference_samples)
-        self.held_out = None if held_out is None else chosen(held_out, config.held_out_samples or config.samples)
-        self._bench = Bench(config, files, spec, self.reference, learned)
-        self._measures: dict[Callable[[Bench], Measure], Measure] = {}
-        self._read = lru_cache(1)(read_checkpoint)
+        bench = Bench(config, files, spec, self.reference, learned)
+        self.panel = Panel(bench, partial(chosen, reals.train), ranks)
+        self._floors: set[int] = set()
+        self._held: tuple[Path, Mapping[str, Tensor]] | None = None
 
-    def run(self, told: Told, only_latest: bool = False) -> list[Record]:
-        """Take every metric of every phase-end checkpoint and of the newest one; returns all records.
+    def agreed(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; a collective."""
+        return any_of(flag, self._ranks)
+
+    def finished(self) -> bool:
+        """Whether the run has come to its end: whether its newest checkpoint is of the end of its last phase."""
+        newest = latest_checkpoint(self.folder.checkpoints) if self._ranks.index == 0 else None
+        return self.agreed(newest is not None and _ended(newest) == len(self.timeline.phases) - 1)
+
+    def checkpoints(self, which: Which, wait: bool = False) -> list[Path]:
+        """Complete checkpoints, oldest first, the same on all ranks; a collective.
 
         Args:
-            told: is called with each record as soon as it is there.
-            only_latest: leave the phase ends out.
+            which: of them.
+            wait: whether it is no mistake that there is none.
 
         Raises:
-            UserError: no checkpoint, an unknown metric, one that the data or the game do not allow, missing weights.
+            AgreedError: there is none, or not the one that is named.
         """
-        paths = list_checkpoints(self.folder.checkpoints)
-        if not paths:
-            raise UserError(f"{self.folder.path}: has no checkpoint yet. Train it first: `advgen train RECIPE`.")
-        chosen = paths[-1:] if only_latest else [p for p in paths if phase_ended(p) is not None or p == paths[-1]]
-        records = Records(self.folder.metrics)
-        specs = [metric(name) for name in dict.fromkeys(self.config.metrics)]
-        for spec in specs:
-            self._check(spec)
-            self._measure(spec)
+        names, wrong = "", ""
+        if self._ranks.index == 0:
+            found = list_checkpoints(self.folder.checkpoints)
+            chosen = [path.name for path in found if _is(path, which, found[-1])]
+            names = "\n".join(chosen)
+            if not found and not wait:
+                wrong = f"{self.folder.path}: has no checkpoint yet. Train it first: `advgen train RECIPE`."
+            elif found and not chosen:
+                there = ", ".join(str(int(path.name)) for path in found)
+                wrong = f"{self.folder.path}: has no complete checkpoint at {which} images. There are: {there}."
+        if wrong := bytes_of_first(wrong.encode(), self._ranks).decode():
+            raise AgreedError(wrong)
+        names = bytes_of_first(names.encode(), self._ranks).decode()
+        return [self.folder.checkpoints / name for name in names.split()]
+
+    def run(
+        self, told: Told, checkpoints: Sequence[Path], stop: Callable[[], bool] = lambda: False, repeats: int = 1
+    ) -> list[Record]:
+        """Take every metric of some checkpoints; a collective.
+
+        Args:
+            told: is called, on the first rank, with each record as soon as it is there.
+            checkpoints: of :meth:`checkpoints`. One that the run has removed meanwhile is passed over.
+            stop: whether to end before the next pictures are shown, asked on every rank.
+            repeats: sets of fakes that generated pictures' metrics are taken of, each of a seed of its own.
+
+        Returns:
+            All records, on the first rank.
+
+        Raises:
+            UserError: an unknown metric, one that the data or the game do not allow, missing weights, a damaged
+                checkpoint.
+        """
+        records = Records(self.folder.metrics) if self._ranks.index == 0 else None
+        wanted = asked(self.config.metrics)
+        for each in wanted:
+            self._check(each)
+            self.panel.measure(each)
         results: list[Record] = []
-        for subject in self._subjects(specs, chosen):
-            self._take([r["name"] for r in subject.records if records.find(r) is None], subject)
-            for record in subject.records:
-                known = records.find(record)
-                results.append(known or records.add(record, subject.figures[record["name"]]))
-                told(results[-1], known is not None)
+        for subject in self._subjects(wanted, checkpoints, repeats):
+            if not subject.records:  # pictures are too small for all metrics that are of them
+                continue
+            if any_of(stop(), self._ranks):
+                break
+            known = [records is not None and records.find(r) is not None for r in subject.records.values()]
+            known = flags_of_first(known, self._ranks)
+            missing = [each for each, there in zip(subject.records, known, strict=True) if not there]
+            counts = {each: subject.counts[each] for each in missing if each.name not in subject.figures}
+            if counts and subject.checkpoint is not None and not self._holds(subject.checkpoint):
+                continue
+            subject.figures.update(self.panel.take(counts, subject.show, subject.resolution))
+            if records is None:
+                continue
+            for each, record in subject.records.items():
+                before = records.find(record)
+                results.append(before or records.add(record, subject.figures[each.name]))
+                told(results[-1], before is not None)
         return results
 
-    def _check(self, spec: MetricSpec) -> None:
+    def _check(self, wanted: Asked) -> None:
         """Refuse a metric of what the game cannot do, or of images that are not there."""
-        game = self.game
+        game, spec = self.game, wanted.metric
         if spec.of in ("reconstructions", "probed") and not isinstance(game, Encodes):
             raise UserError(f"{spec.name}: this game finds no latents of images. Leave it out of evaluation.metrics.")
+        if spec.walks and not isinstance(game, DrawsLatents):
+            raise UserError(f"{spec.name}: this game draws no latents. Leave it out of evaluation.metrics.")
         if spec.of == "answers" and not (isinstance(game, Classifies) and game.classifies):
             raise UserError(f"{spec.name}: this game's networks tell no classes. Leave it out of evaluation.metrics.")
-        if spec.of != "samples" and self.held_out is None:
+        if spec.of != "samples" and self.images.held_out is None:
             raise UserError(f"{spec.name}: is taken of held-out images. Name some in data.held_out.")
 
-    def _subjects(self, specs: list[MetricSpec], paths: list[Path]) -> Iterator[Subject]:
+    def _subjects(self, wanted: list[Asked], paths: Sequence[Path], repeats: int) -> Iterator[Subject]:
         """Held-out images at each resolution, and every view of every checkpoint."""
-        seen: set[int] = set()
         for path in paths:
+            if (looked := self._looked_at(path)) is None:
+                continue
+            about, views = looked
             # A phase that only goes on with what the one before it faded in begins with the same images.
-            figures: dict[tuple[int, float, str], dict[str, Result]] = {}
-            for view in self._views(path):
+            figures: dict[tuple[int, float, str, int], dict[str, Result]] = {}
+            for view in views:
                 resolution, fade = view.progress.phase.resolution, view.progress.fade
-                if self.held_out is not None and resolution not in seen:
-                    seen.add(resolution)
-                    yield self._floor(self.held_out, specs, resolution)
-                for of in dict.fromkeys(spec.of for spec in specs):
-                    show = self._fakes if of == "samples" else partial(self._of_held_out, of)
-                    yield Subject(
-                        [self._record(spec, view, path) for spec in specs if spec.of == of],
-                        resolution,
-                        partial(show, path, view.progress),
-                        figures.setdefault((resolution, fade, of), {}),
-                    )
+                if self.images.held_out is not None and resolution not in self._floors:
+                    self._floors.add(resolution)
+                    yield self._floor(wanted, resolution)
+                for of in dict.fromkeys(each.metric.of for each in wanted):
+                    group = [each for each in wanted if each.metric.of == of and resolution >= each.metric.smallest]
+                    for repeat in range(repeats if of == "samples" else 1):
+                        known = figures.setdefault((resolution, fade, of, repeat), {})
+                        yield self._of(of, group, path, about, view, repeat, known)
+
+    def _looked_at(self, path: Path) -> tuple[Record, list[View]] | None:
+        """What records of a checkpoint say of it, and its views; None where it is gone. A collective."""
+        found: tuple[Record, list[View]] | None = None
+        with _unless_gone(path):
+            name = {"nimg": int(path.name), "checkpoint": str(path.relative_to(self.folder.path))}
+            found = {**name, "checkpoint_sha256": sha256(path / COMPLETE)}, self._views(path)
+        return None if any_of(found is None, self._ranks) else found
+
+    def _holds(self, path: Path) -> bool:
+        """Whether a checkpoint's networks have been read on all ranks; not where it is gone. A collective."""
+        if self._held is None or self._held[0] != path:
+            self._held = None
+            with _unless_gone(path):
+                self._held = path, read_checkpoint(path).networks
+        return not any_of(self._held is None, self._ranks)
 
     def _views(self, path: Path) -> list[View]:
         """What a checkpoint is looked at for: each resolution untrained; a phase's end, and the next one's start."""
         ended = phase_ended(path)
         phases = self.timeline.phases
         if ended is None:
-            clock = self._read(path).clock
+            clock = read_clock(path)
             return [View("within", phases[clock.phase].name, self.timeline.progress(clock))]
         if ended < 0:
             stable = {phase.resolution: index for index, phase in enumerate(phases)}
@@ -178,7 +265,14 @@ class Evaluator:
             views.append(View("start", phases[ended + 1].name, self.timeline.at_start_of(ended + 1)))
         return views
 
-    def _floor(self, held_out: Reals, specs: list[MetricSpec], resolution: int) -> Subject:
+    def _held_out(self, wanted: Asked) -> Reals:
+        """The held-out images of a figure."""
+        assert self.images.held_out is not None, "run() has seen to it"
+        config = self.config
+        count = wanted.counts.samples if wanted.counts else config.held_out_samples or config.samples
+        return self._chosen(self.images.held_out, count)
+
+    def _floor(self, wanted: list[Asked], resolution: int) -> Subject:
         about = {
             "nimg": 0,
             "phase": f"{resolution}x{resolution}",
@@ -187,132 +281,77 @@ class Evaluator:
             "checkpoint": None,
             "checkpoint_sha256": None,
         }
-        images = {
-            "samples": held_out.count,
-            "images": f"held-out {held_out.stream.digest}",
-            "weights": "none",
+        reals = {
+            each: self._held_out(each) for each in wanted if each.metric.floor and resolution >= each.metric.smallest
         }
-        records = [
-            {"name": spec.name, **about, "protocol": self._protocol(spec, resolution) | images}
-            for spec in specs
-            if spec.floor
-        ]
-        return Subject(records, resolution, lambda _: held_out.pictures(resolution), {})
+        records: dict[Asked, Record] = {}
+        for each, held_out in reals.items():
+            images = {"samples": held_out.count, "images": f"held-out {held_out.stream.digest}", "weights": "none"}
+            records[each] = {"name": each.name, **about, "protocol": self.panel.protocol(each, resolution) | images}
+        counts = {each: held_out.count for each, held_out in reals.items()}
+        by_count = {held_out.count: held_out for held_out in reals.values()}
+        return Subject(records, counts, resolution, lambda count: by_count[count].own_pictures(resolution), {}, None)
 
-    def _record(self, spec: MetricSpec, view: View, path: Path) -> Record:
-        """Of generated images, or of what the game makes of held-out ones, without its figures."""
+    def _of(
+        self, of: str, wanted: list[Asked], path: Path, about: Record, view: View, repeat: int, known: dict[str, Result]
+    ) -> Subject:
+        """Generated images, or what the game makes of held-out ones."""
         resolution = view.progress.phase.resolution
+        where = {"phase": view.phase, "moment": view.moment, "resolution": resolution}
+        counts = {
+            each: self.panel.measure(each).samples if of == "samples" else self._held_out(each).count for each in wanted
+        }
         images = {
-            "samples": self._measure(spec).samples,
-            "images": "generated",
+            "images": "generated" if of == "samples" else of,
             "weights": self.config.weights,
-            **({"conditions": self._given.digest} if self.spec.conditional else {}),
+            **({"conditions": self.showing.given.digest} if self.showing.conditional else {}),
+            **({"samples_seed": self.config.seed + repeat} if repeat else {}),
         }
-        if spec.of != "samples" and self.held_out is not None:
-            images |= {"samples": self.held_out.count, "images": spec.of}
-        return {
-            "name": spec.name,
-            "nimg": int(path.name),
-            "phase": view.phase,
-            "moment": view.moment,
-            "resolution": resolution,
-            "checkpoint": str(path.relative_to(self.folder.path)),
-            "checkpoint_sha256": sha256(path / COMPLETE),
-            "protocol": self._protocol(spec, resolution) | images,
-        }
+        records: dict[Asked, Record] = {}
+        for each in wanted:
+            protocol = self.panel.protocol(each, resolution) | {"samples": counts[each], **images}
+            records[each] = {"name": each.name, **about, **where, "protocol": protocol}
 
-    def _protocol(self, spec: MetricSpec, resolution: int) -> dict[str, Any]:
-        """What all records of a metric at a resolution share."""
-        return {
-            "reference": self.reference.stream.digest,
-            "reference_samples": self.reference.count,
-            "resolution": resolution,
-            "seed": self.config.seed,
-            **self._measure(spec).protocol(spec.name, resolution),
-        }
+        def show(count: int) -> Iterator[Pictures]:
+            assert self._held is not None and self._held[0] == path, "run() has seen to it"
+            tensors = self._held[1]
+            if of == "samples":
+                return self.showing.fakes(tensors, view.progress, self.config.seed + repeat, count)
+            held_out = self._held_out(wanted[0])  # by name no protocol is of held-out images, so all have one count
+            return self.showing.of_held_out(of, tensors, view.progress, self.reference, held_out)
 
-    def _measure(self, spec: MetricSpec) -> Measure:
-        """What takes a metric; one for all metrics that share it."""
-        if spec.measure not in self._measures:
-            self._measures[spec.measure] = spec.measure(self._bench)
-        return self._measures[spec.measure]
+        return Subject(records, counts, resolution, show, known, path)
 
-    def _take(self, names: list[str], subject: Subject) -> None:
-        """Show the pictures once, to all metrics whose figures are not known."""
-        measures: dict[Measure, list[str]] = {}
-        for name in names:
-            if name not in subject.figures:
-                measures.setdefault(self._measure(metric(name)), []).append(name)
-        if not measures:
-            return
-        tallies = [measure.start(subject.resolution, asked) for measure, asked in measures.items()]
-        for pictures in subject.show(max(measure.samples for measure in measures)):
-            for tally in tallies:
-                tally.add(pictures)
-        for tally in tallies:
-            subject.figures.update(tally.results())
-
-    def figures(self, show: Callable[[int], Iterator[Pictures]], resolution: int) -> dict[str, Result]:
+    def figures(self, show: Show, resolution: int) -> dict[str, Result]:
         """The evaluation's metrics of any pictures, such as a baseline's, by the protocol of generated ones.
 
         Args:
-            show: so many of the pictures, in batches; those of :meth:`conditions` where metrics look at them.
+            show: so many of the pictures, in batches; those of :meth:`Showing.conditions` where metrics look at them.
             resolution: their height.
         """
-        subject = Subject([], resolution, show, {})
-        self._take([name for name in self.config.metrics if metric(name).of == "samples"], subject)
-        return subject.figures
+        wanted = [each for each in asked(self.config.metrics) if each.metric.of == "samples"]
+        return self.panel.take({each: self.panel.measure(each).samples for each in wanted}, show, resolution)
 
-    def _fakes(self, path: Path, progress: Progress, count: int) -> Iterator[Pictures]:
-        """Generated pictures, batch by batch: a function of the seed, whatever the batches."""
-        networks = self._networks_of(path)
-        for start in range(0, count, self.config.batch_size):
-            positions = np.arange(start, min(start + self.config.batch_size, count))
-            like = self.conditions(positions, progress.phase.resolution)
-            draw = partial(self._draw, networks, progress, torch.from_numpy(positions).to(self.device), like)
-            labels, label_map = (None, None) if like is None else (like.labels, like.label_map)
-            yield Pictures(draw(0), labels, label_map, again=draw)
 
-    def _of_held_out(self, of: str, path: Path, progress: Progress, _: int) -> Iterator[Pictures]:
-        """What the game makes of all held-out images."""
-        assert self.held_out is not None, "run() has seen to it"
-        game: Any = self.game  # with the capability: run() has seen to that, too
-        given = (game, self._networks_of(path), progress)
-        if of == "probed":
-            labels = self.config.probe_labels
-            return probed(*given, self.reference, self.held_out, self.spec.classes, labels)
-        return (reconstructed if of == "reconstructions" else answered)(*given, self.held_out)
+def _is(path: Path, which: Which, newest: Path) -> bool:
+    """Whether a checkpoint is among those that are wanted."""
+    if which == "ends":
+        return _ended(path) is not None or path == newest
+    return which == "every" or path == newest if isinstance(which, str) else int(path.name) == which
 
-    def _networks_of(self, path: Path) -> Mapping[str, nn.Module]:
-        """Those of a checkpoint, averages in their networks' places if the evaluation takes averages."""
-        restore_networks({**self.networks, **self.averages}, self._read(path).networks)
-        if self.config.weights == "average":
-            return sampling_networks(self.game, self.networks, self.averages)
-        return self.networks
 
-    def _draw(
-        self, networks: Mapping[str, nn.Module], progress: Progress, positions: Tensor, like: Batch | None, again: int
-    ) -> Tensor:
-        """uint8 [n, c, h, w] of these positions, of points as they are; ``again``: other noise, same conditions."""
-        assert isinstance(self.game, Samples)
-        noise = Noise(self.config.seed, ("evaluation", again) if again else ("evaluation",), positions)
-        with torch.no_grad():
-            images = self.game.sample(networks, progress, noise, like)
-        return to_bytes(images) if self.spec.points is None else images
+def _ended(path: Path) -> int | None:
+    """Which phase ended at a checkpoint; None also for one that is gone, as only those within phases go."""
+    with _unless_gone(path):
+        return phase_ended(path)
+    return None
 
-    @property
-    def _given(self) -> NumberedStream:
-        """Whose labels and maps generated images are to have: those that were not trained on, where there are any."""
-        return (self.held_out or self.reference).stream
 
-    @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        """Of the samples whose labels and maps are taken."""
-        return permutation(key_of(self.config.seed, "conditions"), len(self._given))
-
-    def conditions(self, positions: NDArray[np.int64], resolution: int) -> Batch | None:
-        """Of generated images, by their numbers: those of the real images in an order of the evaluation's seed."""
-        if not self.spec.conditional:
-            return None
-        samples = self._given.fetch(self._order[positions % len(self._order)], resolution)
-        return batch_of(samples, self.device, labelled=self.spec.classes > 0)
+@contextmanager
+def _unless_gone(path: Path) -> Iterator[None]:
+    """Pass over what fails because a run that goes on has removed this checkpoint meanwhile."""
+    try:
+        yield
+    except (UserError, OSError):
+        if path.exists():
+            raise

@@ -90,8 +90,12 @@ class Batch:
 
     def strided(self, first: int, step: int) -> Batch:
         """Every so many samples, from one on, with all their parts."""
+        return self.of(slice(first, None, step))
+
+    def of(self, rows: slice) -> Batch:
+        """Some of the samples, with all their parts."""
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value[first::step] for name, value in parts.items() if value is not None})
+        return replace(self, **{name: value[rows] for name, value in parts.items() if value is not None})
 
 
 class Across(Protocol):

@@ -172,7 +172,9 @@ def _train(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:
 
 
 def _evaluate(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:
-    evaluate(recipe, folder)
+    code = evaluate(recipe, folder)
+    if code:
+        raise Stopped(code)
     return [folder.metrics]
 
 

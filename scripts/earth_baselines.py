@@ -44,7 +44,7 @@ def painted(evaluator: Evaluator, colours: Tensor, resolution: int, count: int) 
     """The maps that the run's pictures are painted from, in flat colours."""
     for start in range(0, count, evaluator.config.batch_size):
         positions = np.arange(start, min(start + evaluator.config.batch_size, count))
-        like = evaluator.conditions(positions, resolution)
+        like = evaluator.showing.conditions(positions, resolution)
         assert like is not None and like.label_map is not None
         images = colours[like.label_map].movedim(-1, 1).contiguous()
         yield Pictures(images, None, like.label_map, again=lambda _, images=images: images)

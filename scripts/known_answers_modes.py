@@ -40,7 +40,8 @@ def figures(kind: str, seed: int, out: Path, changes: list[str]) -> tuple[float,
     flags = ["--seed", str(seed), "--name", f"{kind}-{seed}", "--runs", str(out), "--tracking.wandb", "disabled"]
     recipe = load_recipe(RECIPES / f"points-{kind}-grid25.yaml", [*flags, *changes])
     folder = trained(recipe)
-    records = build_evaluator(recipe, folder).run(lambda record, known: None, only_latest=True)
+    evaluator = build_evaluator(recipe, folder)
+    records = evaluator.run(lambda record, known: None, evaluator.checkpoints("latest"))
     found = {record["name"]: record["value"] for record in records if record["moment"] == "end"}
     points = Drawer(recipe, folder).draw(Series(recipe.evaluation.seed), range(SAMPLES))
     centres = SETS["grid25"].centres

@@ -15,6 +15,7 @@ from advgen.errors import UserError
 
 if TYPE_CHECKING:
     from advgen.metrics.features import Extractor
+    from advgen.metrics.inception import InceptionExtractor
     from advgen.metrics.measures import Bench, Measure
 
 
@@ -23,13 +24,22 @@ class MetricFiles:
     """What metrics need from outside: files that the recipe names, and settings of their features."""
 
     inception_weights: Path | None = None
-    """FID's Inception weights (``evaluation.inception_weights``); needed by ``fid`` alone."""
+    """FID's Inception weights (``evaluation.inception_weights``); needed by metrics on Inception features."""
+
+    reference_statistics: Path | None = None
+    """``.npz`` of a mean and a covariance of Inception features (``evaluation.reference_statistics``)."""
+
+    dinov2: Path | None = None
+    """TorchScript of the network of ``fd_dinov2`` (``evaluation.dinov2``)."""
 
     segmenter: Path | None = None
     """TorchScript of a segmenter (``evaluation.segmenter``); None: one is trained on the real images."""
 
     classifier: Path | None = None
     """TorchScript of a classifier (``evaluation.classifier``); None: one is trained on the real images."""
+
+    lpips: Path | None = None
+    """TorchScript of LPIPS (``evaluation.lpips``); needed by ``lpips_diversity`` and ``ppl`` alone."""
 
     ignore_label: int | None = None
     """The id in label maps that stands for no class (``data.ignore_label``)."""
@@ -52,6 +62,8 @@ class MetricSpec:
         of: which pictures it is shown: generated ones; held-out images that went through the game's encoder and
             decoder; held-out images with the classes that the game's networks, or a probe, take them for.
         data: what it is taken of; one of points needs no feature network.
+        walks: whether it looks along ways between latents, which the game then has to draw.
+        smallest: height in pixels; pictures of the first phases of a game that grows, if smaller, are passed over.
     """
 
     name: str
@@ -61,6 +73,8 @@ class MetricSpec:
     floor: bool = True
     of: Literal["samples", "reconstructions", "answers", "probed"] = "samples"
     data: Literal["images", "points"] = "images"
+    walks: bool = False
+    smallest: int = 1
 
 
 def _lite0(given: MetricFiles) -> Extractor:
@@ -69,10 +83,16 @@ def _lite0(given: MetricFiles) -> Extractor:
     return load_lite0(given.lite0_size)
 
 
-def _inception(given: MetricFiles) -> Extractor:
+def _inception(given: MetricFiles) -> InceptionExtractor:
     from advgen.metrics.inception import load_inception
 
     return load_inception(given.inception_weights)
+
+
+def _dinov2(given: MetricFiles) -> Extractor:
+    from advgen.metrics.dinov2 import load_dinov2
+
+    return load_dinov2(given.dinov2)
 
 
 def _frechet_lite0(bench: Bench) -> Measure:
@@ -84,13 +104,87 @@ def _frechet_lite0(bench: Bench) -> Measure:
 def _frechet_inception(bench: Bench) -> Measure:
     from advgen.metrics.frechet import Frechet
 
-    return Frechet(bench, _inception)
+    return Frechet(bench, _inception, bench.files.reference_statistics)
+
+
+def _frechet_dinov2(bench: Bench) -> Measure:
+    from advgen.metrics.frechet import Frechet
+
+    return Frechet(bench, _dinov2)
+
+
+def _infinity_lite0(bench: Bench) -> Measure:
+    from advgen.metrics.infinity import Infinity
+
+    return Infinity(bench, _lite0)
+
+
+def _infinity_inception(bench: Bench) -> Measure:
+    from advgen.metrics.infinity import Infinity
+
+    return Infinity(bench, _inception, bench.files.reference_statistics)
+
+
+def _kernel_lite0(bench: Bench) -> Measure:
+    from advgen.metrics.kernel import Kernel
+
+    return Kernel(bench, _lite0)
+
+
+def _kernel_inception(bench: Bench) -> Measure:
+    from advgen.metrics.kernel import Kernel
+
+    return Kernel(bench, _inception)
+
+
+def _inception_score(bench: Bench) -> Measure:
+    from advgen.metrics.inception_score import InceptionScore
+
+    return InceptionScore(bench, _inception)
+
+
+def _sliced_wasserstein(bench: Bench) -> Measure:
+    from advgen.metrics.swd import SlicedWasserstein
+
+    return SlicedWasserstein(bench)
+
+
+def _ms_ssim(bench: Bench) -> Measure:
+    from advgen.metrics.ms_ssim import MsSsim
+
+    return MsSsim(bench)
+
+
+def _lpips_diversity(bench: Bench) -> Measure:
+    from advgen.metrics.lpips import LpipsDiversity
+
+    return LpipsDiversity(bench)
+
+
+def _path_length(bench: Bench) -> Measure:
+    from advgen.metrics.lpips import load_lpips
+    from advgen.metrics.path_length import PathLength
+
+    return PathLength(bench, load_lpips(bench.files.lpips, "ppl"))
+
+
+def _path_length_lite0(bench: Bench) -> Measure:
+    from advgen.metrics.diversity import Lite0Distance
+    from advgen.metrics.path_length import PathLength
+
+    return PathLength(bench, Lite0Distance())
 
 
 def _neighbours(bench: Bench) -> Measure:
     from advgen.metrics.neighbours import Neighbours
 
     return Neighbours(bench, _lite0)
+
+
+def _neighbours_inception(bench: Bench) -> Measure:
+    from advgen.metrics.neighbours import Neighbours
+
+    return Neighbours(bench, _inception)
 
 
 def _two_sample(bench: Bench) -> Measure:
@@ -138,10 +232,27 @@ def _modes(bench: Bench) -> Measure:
 _TABLE = (
     MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID", "lower", _frechet_lite0),
     MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017)", "lower", _frechet_inception),
+    MetricSpec("fd_dinov2", "Frechet distance, DINOv2 features (Stein et al. 2023)", "lower", _frechet_dinov2),
+    MetricSpec("fid_infinity", "fid of endless fakes (Chong & Forsyth 2020)", "lower", _infinity_inception),
+    MetricSpec("fd_lite0_infinity", "fd_lite0 of endless fakes (Chong & Forsyth 2020)", "lower", _infinity_lite0),
+    MetricSpec("kid", "kernel Inception distance (Binkowski et al. 2018)", "lower", _kernel_inception),
+    MetricSpec("kd_lite0", "kernel distance, EfficientNet-Lite0 features; not KID", "lower", _kernel_lite0),
+    MetricSpec("inception_score", "Inception Score (Salimans et al. 2016)", "higher", _inception_score),
+    MetricSpec(
+        "swd",
+        "sliced Wasserstein distance on Laplacian pyramids, x 1000 (Karras et al. 2018); from 16 pixels on",
+        "lower",
+        _sliced_wasserstein,
+        smallest=16,
+    ),
     MetricSpec("precision", "share of fakes among the reals (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _neighbours),
     MetricSpec("coverage", "share of reals with a fake beside them (Naeem et al. 2020)", "higher", _neighbours),
+    MetricSpec("precision_inception", "precision on Inception features", "higher", _neighbours_inception),
+    MetricSpec("recall_inception", "recall on Inception features", "higher", _neighbours_inception),
+    MetricSpec("density_inception", "density on Inception features", "higher", _neighbours_inception),
+    MetricSpec("coverage_inception", "coverage on Inception features", "higher", _neighbours_inception),
     MetricSpec(
         "c2st", "accuracy of telling fakes from reals, at best 0.5 (Lopez-Paz & Oquab 2017)", "lower", _two_sample
     ),
@@ -173,6 +284,30 @@ _TABLE = (
         of="probed",
     ),
     MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
+    MetricSpec(
+        "ms_ssim",
+        "similarity of pairs of pictures, 1 for equal ones (Wang et al. 2003); from 16 pixels on",
+        "lower",
+        _ms_ssim,
+        smallest=16,
+    ),
+    MetricSpec("lpips_diversity", "LPIPS between pairs of pictures (Zhang et al. 2018)", "higher", _lpips_diversity),
+    MetricSpec(
+        "ppl",
+        "perceptual path length between latents, by LPIPS (Karras et al. 2019)",
+        "lower",
+        _path_length,
+        floor=False,
+        walks=True,
+    ),
+    MetricSpec(
+        "ppl_lite0",
+        "the same by EfficientNet-Lite0's layers; not PPL",
+        "lower",
+        _path_length_lite0,
+        floor=False,
+        walks=True,
+    ),
     MetricSpec("modes", "modes of a set of points that are covered", "higher", _modes, data="points"),
     MetricSpec("high_quality", "share of points within three deviations of a mode", "higher", _modes, data="points"),
 )

@@ -9,6 +9,7 @@ import torch
 
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks
 
 
 class Answers:
@@ -41,6 +42,9 @@ class _Errors:
         labels, wrong = pictures.labels.cpu(), (pictures.answers != pictures.labels).cpu()
         self._seen += labels.bincount(minlength=len(self._seen))
         self._wrong += labels[wrong].bincount(minlength=len(self._seen))
+
+    def gather(self, ranks: Ranks) -> None:
+        self._seen, self._wrong = ranks.total(torch.stack((self._seen, self._wrong)))
 
     def results(self) -> dict[str, Result]:
         pairs = zip(self._wrong.tolist(), self._seen.tolist(), strict=True)

@@ -22,6 +22,7 @@ from advgen.errors import UserError
 from advgen.metrics import judging
 from advgen.metrics.judging import Judge, Lesson
 from advgen.metrics.measures import Learned
+from advgen.metrics.ranks import Alone, Ranks
 
 IMAGES = 48_000
 """That it learns from where nothing else is said, counted each time they are shown."""
@@ -120,10 +121,11 @@ def train_classifier(
     cache: Path | None = None,
     device: torch.device | str = "cpu",
     told: Learned | None = None,
+    ranks: Ranks = Alone(),
 ) -> Classifier:
     """A classifier that has learned a lesson of :func:`classifier_lesson`; the rest as for ``train_segmenter``."""
     build = partial(SmallClassifier, lesson.classes, lesson.resolution)
-    network, identity = judging.learned(lesson, build, _labels, None, cache, device, told)
+    network, identity = judging.learned(lesson, build, _labels, None, cache, device, told, ranks)
     return Classifier(network, identity, lesson.classes, piece=64)
 
 

@@ -21,6 +21,7 @@ from advgen.metrics.classifier import Classifier, classifier_lesson, load_classi
 from advgen.metrics.diversity import StyleDiversity
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks
 from advgen.metrics.segmenter import IMAGES as SEGMENTER_IMAGES
 from advgen.metrics.segmenter import Segmenter, load_segmenter, segmenter_lesson, train_segmenter
 
@@ -65,7 +66,7 @@ def segmenter(bench: Bench, resolution: int) -> Segmenter:
         seed=config.seed,
         images=config.judge_images or SEGMENTER_IMAGES,
     )
-    return train_segmenter(lesson, Path(config.cache), bench.device, bench.learned)
+    return train_segmenter(lesson, Path(config.cache), bench.device, bench.learned, bench.reference.ranks)
 
 
 def classifier(bench: Bench, resolution: int) -> Classifier:
@@ -75,7 +76,7 @@ def classifier(bench: Bench, resolution: int) -> Classifier:
         return load_classifier(bench.files.classifier, classes)
     images = config.judge_images or CLASSIFIER_IMAGES
     lesson = classifier_lesson(_images(bench), classes, resolution=resolution, seed=config.seed, images=images)
-    return train_classifier(lesson, Path(config.cache), bench.device, bench.learned)
+    return train_classifier(lesson, Path(config.cache), bench.device, bench.learned, bench.reference.ranks)
 
 
 def _images(bench: Bench) -> ImageStream:
@@ -125,6 +126,9 @@ class _Answers:
         assert truth is not None
         self._confusion.add(self._judge(pictures.images), truth)
 
+    def gather(self, ranks: Ranks) -> None:
+        self._confusion.matrix = ranks.total(self._confusion.matrix)
+
     def results(self) -> dict[str, Result]:
         confusion = self._confusion
         if not confusion.count:
@@ -160,21 +164,21 @@ class Styles:
 
     def start(self, resolution: int, names: Collection[str]) -> _Spread:
         """Nothing seen yet."""
-        return _Spread(self._distance, self.samples, names)
+        return _Spread(self._distance, names)
 
 
 class _Spread:
-    def __init__(self, distance: StyleDiversity, conditions: int, names: Collection[str]) -> None:
-        self._distance, self._conditions, self._names = distance, conditions, names
+    def __init__(self, distance: StyleDiversity, names: Collection[str]) -> None:
+        self._distance, self._names = distance, names
         self._found: list[float] = []
 
     def add(self, pictures: Pictures) -> None:
-        left = self._conditions - len(self._found)
-        if left < 1:
-            return
         assert pictures.again is not None
         drawn = [pictures.images, *(pictures.again(number) for number in range(1, STYLES))]
-        self._found += [self._distance(styles) for styles in torch.stack(drawn, 1)[:left]]
+        self._found += [self._distance(styles) for styles in torch.stack(drawn, 1)]
+
+    def gather(self, ranks: Ranks) -> None:
+        self._found = ranks.rows(torch.tensor(self._found, dtype=torch.float64)).tolist()
 
     def results(self) -> dict[str, Result]:
         return dict.fromkeys(self._names, Result(sum(self._found) / len(self._found)))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen.errors import UserError
+from advgen.metrics.ranks import GROUP
 
 Identity = dict[str, str | int]
 
@@ -54,19 +55,21 @@ class NetworkExtractor:
 
     The module runs in evaluation mode on the device of the images it is given; it moves there when that changes.
     Autocast and TF32 are off while it runs, whatever the caller has set, because both change the figures. Weights lie
-    in channels-last order, and on the CPU a batch goes through in pieces whose activations stay in the caches: for
-    Lite0 at 64 px, batch 128 and one thread that is more than twice as fast as without either.
+    in channels-last order, and a batch goes through in pieces, so that features do not depend on how many are given at
+    once (:mod:`advgen.metrics.ranks`). On the CPU a piece's activations stay in the caches: for Lite0 at 64 px, batch
+    128 and one thread that is more than twice as fast as without either.
 
     Args:
         network: the module.
         identity: see :attr:`Extractor.identity`.
         dimensions: length of a feature vector.
-        cpu_piece: images that go through the module at once on the CPU.
+        cpu_piece: images that go through the module at once on the CPU, or fewer, as they have to divide a group; on
+            other devices it is a whole group.
     """
 
     def __init__(self, network: nn.Module, identity: Identity, dimensions: int, cpu_piece: int) -> None:
         self._network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-        self._cpu_piece = max(1, cpu_piece)
+        self._cpu_piece = min(1 << max(0, cpu_piece.bit_length() - 1), GROUP)
         self._device = torch.device("cpu")
         self._identity = dict(identity)
         self._dimensions = dimensions
@@ -90,9 +93,8 @@ class NetworkExtractor:
             self._network.to(images.device)
             self._device = images.device
         with torch.inference_mode(), torch.autocast(images.device.type, enabled=False), full_float32():
-            if images.device.type != "cpu":
-                return self._network(images)
-            return torch.cat([self._network(piece) for piece in images.split(self._cpu_piece)])
+            piece = self._cpu_piece if images.device.type == "cpu" else GROUP
+            return torch.cat([self._network(part) for part in images.split(piece)])
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""What a game makes of held-out images: as it encodes and decodes them, and the classes that it takes them for."""
+"""What a game makes of held-out images: as it encodes and decodes them, and the classes that it takes them for.
+
+Each rank is shown its slice of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from advgen.capabilities import Classifies, Encodes, Represents
 from advgen.errors import UserError
 from advgen.game import Batch, Progress
 from advgen.images import to_bytes, to_signed
-from advgen.metrics.pictures import Pictures
+from advgen.metrics.pictures import Pictures, in_groups
 from advgen.metrics.probe import fit_probe
 from advgen.metrics.reals import Reals
 
@@ -19,8 +22,8 @@ from advgen.metrics.reals import Reals
 def reconstructed(
     game: Encodes, networks: Mapping[str, nn.Module], progress: Progress, held_out: Reals
 ) -> Iterator[Pictures]:
-    """All held-out images as they are encoded (by means) and decoded."""
-    for real in held_out.pictures(progress.phase.resolution):
+    """Held-out images as they are encoded (by means) and decoded."""
+    for real in in_groups(held_out.own_pictures(progress.phase.resolution)):
         batch = _batch(real)
         with torch.no_grad():
             latents = game.encode(networks, progress, batch)
@@ -31,8 +34,8 @@ def reconstructed(
 def answered(
     game: Classifies, networks: Mapping[str, nn.Module], progress: Progress, held_out: Reals
 ) -> Iterator[Pictures]:
-    """All held-out images, with the classes that the game takes them for."""
-    for real in held_out.pictures(progress.phase.resolution):
+    """Held-out images, with the classes that the game takes them for."""
+    for real in in_groups(held_out.own_pictures(progress.phase.resolution)):
         with torch.no_grad():
             likeliest, answers = game.classify(networks, progress, _batch(real)).max(dim=1)
         answers = answers.where(likeliest > 0, -1)  # no class at all, as of clusters that have none yet
@@ -48,7 +51,7 @@ def probed(
     classes: int,
     labelled: int,
 ) -> Iterator[Pictures]:
-    """All held-out images, with the classes that a linear probe of the game's features takes them for.
+    """Held-out images, with the classes that a linear probe of the game's features takes them for.
 
     The probe learns from the first ``labelled`` training images of the reference, as many of each class. The game
     is not told labels: they would be in the features.
@@ -68,8 +71,8 @@ def probed(
                 return game.features(networks, progress, batch)
             return game.encode(networks, progress, batch)
 
-    probe = fit_probe(*_labelled(features, reference.pictures(resolution), classes, labelled), classes)
-    for real in held_out.pictures(resolution):
+    probe = fit_probe(*_labelled(features, in_groups(reference.pictures(resolution)), classes, labelled), classes)
+    for real in in_groups(held_out.own_pictures(resolution)):
         yield Pictures(real.images, real.labels, answers=probe.answers(features(Batch(to_signed(real.images)))))
 
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from advgen import files
 from advgen.errors import UserError
-from advgen.metrics.features import NetworkExtractor, read_weights
+from advgen.metrics.features import Identity, NetworkExtractor, full_float32, read_weights
 
 DIMENSIONS = 2048
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of the published file; its first eight digits are part of the file's name."""
 
+_WHO = "the metrics fid, kid, inception_score and others on Inception features"
 _WHERE = (
     "The file is published as pt_inception-2015-12-05-6726825d.pth among the releases of mseitzer/pytorch-fid, and "
     "under the name weights-inception-2015-12-05-6726825d.pth among those of toshas/torch-fidelity (GitHub, 96 MB). "
@@ -40,7 +41,27 @@ class InceptionFeatures(nn.Module):
         return self.network(images)[0]
 
 
-def load_inception(weights: Path | None, expected_sha256: str | None = PUBLISHED_SHA256) -> NetworkExtractor:
+class InceptionExtractor(NetworkExtractor):
+    """The extractor of ``fid``, ``kid`` and the other metrics on Inception features."""
+
+    def __init__(self, network: nn.Module, identity: Identity) -> None:
+        super().__init__(InceptionFeatures(network), identity, DIMENSIONS, cpu_piece=4)
+        self._classes: Tensor = network.fc.weight  # type: ignore[assignment]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores of the graph's 1,008 outputs, without their bias, as OpenAI's Inception Score has them.
+
+        Args:
+            features: float32 [n, 2048], what the extractor gives.
+
+        Returns:
+            float32 [n, 1008], on the device of ``features``.
+        """
+        with torch.inference_mode(), torch.autocast(features.device.type, enabled=False), full_float32():
+            return features @ self._classes.to(features.device).T
+
+
+def load_inception(weights: Path | None, expected_sha256: str | None = PUBLISHED_SHA256) -> InceptionExtractor:
     """The extractor of ``fid``.
 
     Args:
@@ -52,19 +73,26 @@ def load_inception(weights: Path | None, expected_sha256: str | None = PUBLISHED
         An :class:`advgen.metrics.features.Extractor` of 2,048 dimensions.
 
     Raises:
-        UserError: no file is named, it is missing, has another hash, or does not fit the network.
+        UserError: no file is named, it is missing, damaged or torchvision's, has another hash, or does not fit the
+            network.
     """
     if weights is None:
-        raise UserError(f"the metric fid needs a file with FID's Inception weights, and none is named. {_WHERE}")
+        raise UserError(f"{_WHO} need a file with FID's Inception weights, and none is named. {_WHERE}")
     if not weights.is_file():
-        raise UserError(f"{weights}: no such file; the metric fid reads FID's Inception weights from it. {_WHERE}")
+        raise UserError(f"{weights}: no such file; {_WHO} read FID's Inception weights from it. {_WHERE}")
+    state = read_weights(weights)
+    if "AuxLogits.fc.weight" in state or len(state.get("fc.weight", ())) == 1000:
+        raise UserError(
+            f"{weights}: holds torchvision's inception_v3, another network than FID's, with other weights: a distance "
+            f"on its features is no FID, however close it looks. {_WHERE}"
+        )
     given = files.sha256(weights)
     if expected_sha256 is not None and given != expected_sha256:
         raise UserError(
             f"{weights}: is not FID's Inception weights file (sha256 {given}, expected {expected_sha256}). {_WHERE}"
         )
     try:
-        network = _build(read_weights(weights))
+        network = _build(state)
     except RuntimeError as error:
         message = str(error).splitlines()[0]
         raise UserError(f"{weights}: does not fit FID's Inception network ({message}). {_WHERE}") from None
@@ -76,7 +104,7 @@ def load_inception(weights: Path | None, expected_sha256: str | None = PUBLISHED
         "resize": "bilinear antialias=False (TensorFlow 1.x), float",
         "scale": "(x-128)/128",
     }
-    return NetworkExtractor(InceptionFeatures(network), identity, DIMENSIONS, cpu_piece=4)
+    return InceptionExtractor(network, identity)
 
 
 def _build(state: dict[str, Tensor]) -> nn.Module:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from advgen.data.stream import ImageStream
 from advgen.errors import UserError
 from advgen.metrics.features import Identity, as_rgb, full_float32
 from advgen.metrics.measures import Learned
+from advgen.metrics.ranks import Alone, Ranks, any_of, bytes_of_first
 from advgen.metrics.reference import kept
 from advgen.seeds import Noise, key_of, permutation
 
@@ -253,6 +255,7 @@ def learned(
     cache: Path | None,
     device: torch.device | str,
     told: Learned | None,
+    ranks: Ranks = Alone(),
 ) -> tuple[nn.Module, Identity]:
     """A network that has learned a lesson, on the CPU, and its identity.
 
@@ -264,12 +267,26 @@ def learned(
         cache: folder where one that has learned this very lesson is read, or kept; None trains it.
         device: where it is trained.
         told: is told (images, of how many) after each step of the training.
+        ranks: all of which call this. The first one trains, as the others might end with other last bits; they meet it
+            after each step, so that nobody waits for longer.
     """
 
+    def step(done: int, total: int) -> None:
+        any_of(False, ranks)
+        if told is not None:
+            told(done, total)
+
     def train() -> nn.Module:
-        network = untrained(build, lesson.seed, lesson.name)
-        teach(network, lesson, truth, None if weights is None else weights(lesson), torch.device(device), told)
-        return network.cpu()
+        content = b""
+        if ranks.index == 0:
+            network = untrained(build, lesson.seed, lesson.name)
+            teach(network, lesson, truth, None if weights is None else weights(lesson), torch.device(device), step)
+            content = safetensors.torch.save(_state(network.cpu()))
+            any_of(True, ranks)
+        else:
+            while not any_of(False, ranks):
+                pass
+        return load(safetensors.torch.load(bytes_of_first(content, ranks)))
 
     def load(state: dict[str, Tensor]) -> nn.Module:
         with torch.device("meta"):
@@ -277,7 +294,8 @@ def learned(
         network.load_state_dict(state, assign=True)
         return network.eval().requires_grad_(False)
 
-    network = train() if cache is None else kept("weights of a judge", lesson.identity, cache, train, _state, load)
+    what = "weights of a judge"
+    network = train() if cache is None else kept(what, lesson.identity, cache, train, _state, load, ranks)
     return network, {**lesson.identity, "weights_sha256": weights_digest(network.state_dict())}
 
 

@@ -9,8 +9,9 @@ pictures are generated or real (the floor) makes no difference to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from advgen.errors import UserError
 from advgen.game import ImageSpec
@@ -22,6 +23,7 @@ from advgen.metrics.ranks import Ranks
 from advgen.metrics.reals import Reals
 
 Learned = Callable[[int, int], None]
+E = TypeVar("E", bound=Extractor)
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Result:
         value: of all pictures.
         per_class: by class id, None for a class that has too few pictures for one; None for a metric without classes.
         standard_error: of ``value``, as the pictures vary; None for a metric that does not say.
+        parts: figures that ``value`` is the mean of, by name; None for a metric without.
     """
 
     value: float
     per_class: tuple[float | None, ...] | None = None
     standard_error: float | None = None
+    parts: Mapping[str, float] | None = None
 
 
 class Tally(Protocol):
@@ -80,8 +84,17 @@ class Measure(Protocol):
         ...
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A measure that keeps what it needs of the reference, so that it can be computed ahead."""
+
+    def prepare(self, resolution: int) -> Path:
+        """Compute it for pictures of one height, unless it is there; the file that holds it. A collective."""
+        ...
+
+
 class Bench:
-    """What measures are made from.
+    """What measures are made from. Some measures may be made from a bench with other counts (:meth:`counted`).
 
     Attributes:
         config: the evaluation's settings.
@@ -98,9 +111,9 @@ class Bench:
         self.config, self.files, self.spec = config, files, spec
         self.reference, self.learned = reference, learned
         self.device = reference.device
-        self._extractors: dict[Callable[[MetricFiles], Extractor], Extractor] = {}
+        self._extractors: dict[Callable[[MetricFiles], Any], Any] = {}
 
-    def extractor(self, load: Callable[[MetricFiles], Extractor]) -> Extractor:
+    def extractor(self, load: Callable[[MetricFiles], E]) -> E:
         """A feature network, one for all measures that ask for it.
 
         Raises:
@@ -109,6 +122,13 @@ class Bench:
         if load not in self._extractors:
             self._extractors[load] = load(self.files)
         return self._extractors[load]
+
+    def counted(self, samples: int, reference: Reals) -> Bench:
+        """The same, feature networks included, with so many generated images and another reference."""
+        config = replace(self.config, samples=samples, reference_samples=reference.count)
+        other = Bench(config, self.files, self.spec, reference, self.learned)
+        other._extractors = self._extractors
+        return other
 
     def require(self, there: object, names: Collection[str], what: str, setting: str) -> None:
         """Refuse metrics that do not apply to the data.

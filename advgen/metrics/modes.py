@@ -12,6 +12,7 @@ from advgen.data.points import SETS
 from advgen.errors import UserError
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks
 
 LEAST, OF = 20, 10_000
 """A mode is covered that so many of so many points are near to; of fewer or more points in proportion."""
@@ -51,6 +52,10 @@ class _Near:
     def add(self, pictures: Pictures) -> None:
         self._counts += near(pictures.images, self._centres, self._radius).cpu()
         self._seen += len(pictures)
+
+    def gather(self, ranks: Ranks) -> None:
+        *counts, seen = ranks.total(torch.tensor([*self._counts.tolist(), self._seen])).tolist()
+        self._counts, self._seen = torch.tensor(counts), seen
 
     def results(self) -> dict[str, Result]:
         covered = self._counts * OF >= LEAST * self._seen

@@ -24,9 +24,11 @@ from advgen.metrics import MetricFiles
 from advgen.metrics.features import Extractor
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks
+from advgen.metrics.rows import Rows
 
 K = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
-"""Whose ball: that of the k-th neighbour."""
+"""Whose ball: that of the k-th neighbour. On other features than the table's own the names go on: recall_inception."""
 _TOO_FEW = (
     f"{', '.join(K)}: need more than {max(K.values())} images of each kind. Raise evaluation.samples, "
     "evaluation.reference_samples and evaluation.held_out_samples, or shard more images."
@@ -40,14 +42,14 @@ class Neighbours:
 
     def __init__(self, bench: Bench, load: Callable[[MetricFiles], Extractor]) -> None:
         self.samples, self.classes = bench.config.samples, bench.spec.classes
-        self.extractor, self._reference = bench.extractor(load), bench.reference
+        self.extractor, self._reference, self.device = bench.extractor(load), bench.reference, bench.device
         self._known: tuple[int, Cloud] | None = None
         if min(self.samples, self._reference.count) <= max(K.values()):
             raise UserError(_TOO_FEW)
 
     def protocol(self, name: str, resolution: int) -> dict[str, Any]:
         """The extractor's identity, and k."""
-        return {"extractor": dict(self.extractor.identity), "k": K[name]}
+        return {"extractor": dict(self.extractor.identity), "k": K[_figure(name)]}
 
     def start(self, resolution: int, names: Collection[str]) -> _Tally:
         """Nothing seen yet."""
@@ -57,8 +59,7 @@ class Neighbours:
         """The training images' features; those of the last resolution are kept."""
         if self._known is None or self._known[0] != resolution:
             self._known = None  # before the next are there
-            batches = ((p.features(self.extractor), p.labels) for p in self._reference.pictures(resolution))
-            self._known = resolution, Cloud(*_joined(list(batches)))
+            self._known = resolution, Cloud(*self._reference.features(self.extractor, resolution))
         return self._known[1]
 
 
@@ -86,32 +87,34 @@ class Cloud:
 
 class _Tally:
     def __init__(self, measure: Neighbours, resolution: int, names: Collection[str]) -> None:
-        self._measure, self._resolution, self._names = measure, resolution, names
-        self._batches: list[tuple[Tensor, Tensor | None]] = []
+        self._measure, self._resolution = measure, resolution
+        self._figures = {name: _figure(name) for name in names}
+        self._rows = Rows(measure.extractor.dimensions, measure.device, labelled=measure.classes > 0)
 
     def add(self, pictures: Pictures) -> None:
-        self._batches.append((pictures.features(self._measure.extractor), pictures.labels))
+        self._rows.add(pictures.features(self._measure.extractor), pictures.labels)
+
+    def gather(self, ranks: Ranks) -> None:
+        self._rows.gather(ranks)
 
     def results(self) -> dict[str, Result]:
-        fakes, labels = _joined(self._batches)
+        fakes, labels = self._rows.taken()
         reals, classes = self._measure.reals(self._resolution), self._measure.classes
         fakes.sub_(reals.centre)
-        whole = figures(*reals.of(None), fakes, self._names)
-        by_class = [figures(*reals.of(c), _of(fakes, labels, c), self._names) for c in range(classes)]
-        return {name: self._result(name, whole[name], [each[name] for each in by_class]) for name in self._names}
+        asked = self._figures.values()
+        whole = figures(*reals.of(None), fakes, asked)
+        by_class = [figures(*reals.of(c), _of(fakes, labels, c), asked) for c in range(classes)]
+        return {n: self._result(whole[f], [each[f] for each in by_class]) for n, f in self._figures.items()}
 
-    def _result(self, name: str, value: float | None, by_class: list[float | None]) -> Result:
+    def _result(self, value: float | None, by_class: list[float | None]) -> Result:
         if value is None:
             raise UserError(_TOO_FEW)
         return Result(value, tuple(by_class) if by_class else None)
 
 
-def _joined(batches: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
-    """Rows and labels of all batches; the list is empty afterwards, as it may hold as much memory as they."""
-    rows = torch.cat([features for features, _ in batches])
-    labels = [labels for _, labels in batches if labels is not None]
-    batches.clear()
-    return rows, torch.cat(labels) if labels else None
+def _figure(name: str) -> str:
+    """Which of the four a metric is, whatever its features."""
+    return name.partition("_")[0]
 
 
 def _of(rows: Tensor, labels: Tensor | None, label: int | None) -> Tensor:

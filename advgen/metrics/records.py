@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """``name``, ``nimg``, ``phase``, ``moment``, ``resolution``, ``checkpoint``, ``checkpoint_sha256``, ``protocol``,
-``value``, and ``standard_error`` and ``per_class`` (by class id, null for a class with too few images) for metrics that
-have them."""
+``value``, and ``standard_error``, ``per_class`` (by class id, null for a class with too few images) and ``parts`` (by
+name) for metrics that have them."""
 
 
 class Records:
-    """The file's records, those that are added included; the file is whole after each."""
+    """The file's records, those that are added included; the file is whole after each.
+
+    Several processes may add to one file, as one that follows a run and one that a person starts.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._known = path, read_records(path)
@@ -29,15 +33,29 @@ class Records:
         return next((r for r in self._known if all(r.get(key) == value for key, value in wanted.items())), None)
 
     def add(self, wanted: Record, result: Result) -> Record:
-        """Write a record with its figures; returns it."""
-        record = {**wanted, "value": result.value}
-        if result.standard_error is not None:
-            record["standard_error"] = result.standard_error
-        if result.per_class is not None:
-            record["per_class"] = list(result.per_class)
-        self._known.append(record)
-        write_text(self._path, "".join(json.dumps(each) + "\n" for each in self._known))
+        """Write a record with its figures; returns it, or one that another process has written meanwhile."""
+        record = wanted | figures_of(result)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(f".{self._path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._known = read_records(self._path)
+            if (known := self.find(wanted)) is not None:
+                return known
+            self._known.append(record)
+            write_text(self._path, "".join(json.dumps(each) + "\n" for each in self._known))
         return record
+
+
+def figures_of(result: Result) -> Record:
+    """What a record says of a result."""
+    found: Record = {"value": result.value}
+    if result.standard_error is not None:
+        found["standard_error"] = result.standard_error
+    if result.per_class is not None:
+        found["per_class"] = list(result.per_class)
+    if result.parts is not None:
+        found["parts"] = dict(result.parts)
+    return found
 
 
 def read_records(path: Path) -> list[Record]:

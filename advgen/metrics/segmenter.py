@@ -22,6 +22,7 @@ from advgen.errors import UserError
 from advgen.metrics import judging
 from advgen.metrics.judging import Judge, Lesson
 from advgen.metrics.measures import Learned
+from advgen.metrics.ranks import Alone, Ranks
 
 IMAGES = 6_000
 """That it learns from where nothing else is said, counted each time they are shown."""
@@ -129,6 +130,7 @@ def train_segmenter(
     cache: Path | None = None,
     device: torch.device | str = "cpu",
     told: Learned | None = None,
+    ranks: Ranks = Alone(),
 ) -> Segmenter:
     """A segmenter that has learned a lesson.
 
@@ -137,9 +139,10 @@ def train_segmenter(
         cache: folder where one that has learned this very lesson is read, or kept; None trains it.
         device: where it is trained.
         told: is told (images, of how many) after each step of the training.
+        ranks: all of which call this; the first one trains.
     """
     build = partial(SmallUNet, lesson.classes)
-    network, identity = judging.learned(lesson, build, _label_map, class_weights, cache, device, told)
+    network, identity = judging.learned(lesson, build, _label_map, class_weights, cache, device, told, ranks)
     return Segmenter(network, identity, lesson.classes, piece=8)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from advgen.metrics.ranks import Ranks
+
 
 class FeatureStatistics:
     """Streaming count, mean and covariance of vectors.
@@ -60,6 +62,22 @@ class FeatureStatistics:
         if other.dimensions != self.dimensions:
             raise ValueError(f"cannot merge statistics of {other.dimensions} dimensions into {self.dimensions}.")
         self._combine(other._count, other._mean.to(self.device), other._scatter.to(self.device))
+
+    def gather(self, ranks: Ranks) -> None:
+        """Take in what the statistics of the other ranks have seen; a collective, after which all hold the same.
+
+        Chan, Golub and LeVeque's update for many parts at once: with the common mean m, the scatter is the sum over
+        parts of S_r + n_r (m_r - m)(m_r - m)ᵀ. So sums go round, and no rank holds the matrices of all.
+        """
+        if ranks.count == 1:
+            return
+        count = int(ranks.total(torch.tensor([self._count])))
+        if not count:
+            return
+        mean = ranks.total(self._mean * (self._count / count))
+        away = self._mean - mean
+        self._scatter = ranks.total(self._scatter + torch.outer(away, away * self._count))
+        self._mean, self._count = mean, count
 
     def _combine(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         if not count:

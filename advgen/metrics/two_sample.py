@@ -23,6 +23,8 @@ from advgen.metrics import MetricFiles
 from advgen.metrics.features import Extractor
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks
+from advgen.metrics.rows import Rows
 from advgen.ratio import FittedRatio, fit_ratio
 
 COMPONENTS = 16
@@ -41,7 +43,7 @@ class TwoSample:
 
     def __init__(self, bench: Bench, load: Callable[[MetricFiles], Extractor]) -> None:
         self.samples, self.seed = bench.config.samples, bench.config.seed
-        self.extractor, self._reference = bench.extractor(load), bench.reference
+        self.extractor, self._reference, self.device = bench.extractor(load), bench.reference, bench.device
         self._known: tuple[int, Tensor] | None = None
         if min(self.samples, self._reference.count) < LEAST:
             raise UserError(_TOO_FEW)
@@ -64,22 +66,23 @@ class TwoSample:
         """The training images' features; those of the last resolution are kept."""
         if self._known is None or self._known[0] != resolution:
             self._known = None  # before the next are there
-            features = [pictures.features(self.extractor) for pictures in self._reference.pictures(resolution)]
-            self._known = resolution, torch.cat(features)
+            self._known = resolution, self._reference.features(self.extractor, resolution)[0]
         return self._known[1]
 
 
 class _Tally:
     def __init__(self, measure: TwoSample, resolution: int, names: Collection[str]) -> None:
         self._measure, self._resolution, self._names = measure, resolution, names
-        self._features: list[Tensor] = []
+        self._rows = Rows(measure.extractor.dimensions, measure.device, labelled=False)
 
     def add(self, pictures: Pictures) -> None:
-        self._features.append(pictures.features(self._measure.extractor))
+        self._rows.add(pictures.features(self._measure.extractor))
+
+    def gather(self, ranks: Ranks) -> None:
+        self._rows.gather(ranks)
 
     def results(self) -> dict[str, Result]:
-        fakes, reals = torch.cat(self._features), self._measure.reals(self._resolution)
-        self._features.clear()
+        fakes, reals = self._rows.taken()[0], self._measure.reals(self._resolution)
         if min(len(fakes), len(reals)) < LEAST:
             raise UserError(_TOO_FEW)
         found = figures(fit_ratio(*principal(fakes, reals), seed=self._measure.seed, folds=FOLDS))

@@ -14,7 +14,7 @@ from typing import Any
 from advgen.clock import duration
 from advgen.errors import UserError
 from advgen.files import write_text
-from advgen.metrics import METRICS
+from advgen.metrics.protocols import metric_of
 from advgen.report.data import Grid, Metric, Run, last_grids, read_run
 from advgen.report.figures import SMALL, WIDE, metric_chart, number, value_chart
 
@@ -183,7 +183,7 @@ def _metric_sections(run: Run, rows: list[Row]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "better": METRICS[name].better if name in METRICS else None,
+            "better": known.better if (known := metric_of(name)) else None,
             "not_fid": name.lower().startswith("fd"),
             "chart": metric_chart(run, name, run.metrics, index),
             "rows": (mine := [row for row in rows if row.metric.name == name]),

@@ -271,10 +271,19 @@ def phase_ended(path: Path) -> int | None:
     return _state(path)["ended"]
 
 
+def read_clock(path: Path) -> Clock:
+    """Where a checkpoint stands.
+
+    Raises:
+        UserError: its state cannot be read.
+    """
+    return _state(path)["clock"]
+
+
 def _state(path: Path) -> Mapping[str, Any]:
     try:
         state = json.loads((path / STATE).read_text())
-        return {"about": state["about"], "ended": state["ended"]}
+        return {"about": state["about"], "ended": state["ended"], "clock": Clock(**state["clock"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path / STATE}: is damaged ({error}). {_WAY_OUT}") from None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from advgen.errors import UserError
-from advgen.metrics import METRICS
+from advgen.metrics.protocols import metric_of
 from advgen.runtime.checkpoint import (
     Checkpoint,
     finish_checkpoint,
@@ -108,7 +108,8 @@ class Saver:
 def best_by(metrics: Path, name: str, lower_is_better: bool | None = None) -> int | None:
     """Images seen at the best value of a metric in ``metrics.jsonl``, among the finest images; None for no value."""
     if lower_is_better is None:
-        lower_is_better = name not in METRICS or METRICS[name].better == "lower"
+        known = metric_of(name)
+        lower_is_better = known is None or known.better == "lower"
     records = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
     records = [record for record in records if record["name"] == name and record["checkpoint"] is not None]
     finest = [record for record in records if record["resolution"] == max(r["resolution"] for r in records)]

@@ -9,10 +9,12 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from advgen.files import write_text
 from advgen.runtime.config import TrackingConfig
+
+Job = Literal["training", "evaluation"]
 
 
 class JsonLines:
@@ -71,18 +73,25 @@ class NoMirror:
 
 
 class Wandb:
-    """Weights & Biases, one run id a run folder, so that a resumed run goes on in the same place."""
+    """Weights & Biases, one run id a run folder and job, so that a resumed run goes on in the same place.
 
-    def __init__(self, config: TrackingConfig, folder: Path, name: str, recipe: Mapping[str, Any]) -> None:
+    An evaluation may go on beside a training, and W&B takes the records of a run from one process at a time: so it is
+    a run of its own, in the training's group.
+    """
+
+    def __init__(self, config: TrackingConfig, folder: Path, name: str, recipe: Mapping[str, Any], job: Job) -> None:
         import wandb
 
         mode = "online" if config.wandb == "auto" and _has_key() else "offline"
-        identity = folder / "wandb-id"
+        other = job != "training"
+        identity = folder / (f"wandb-id-{job}" if other else "wandb-id")
         if not identity.exists():
             write_text(identity, secrets.token_hex(6) + "\n")
         self._run = wandb.init(
             project=config.project,
-            name=name,
+            name=f"{name} {job}" if other else name,
+            group=name if other else None,
+            job_type=job if other else None,
             id=identity.read_text().strip(),
             resume="allow" if mode == "online" else None,
             mode=mode,
@@ -108,9 +117,11 @@ class Wandb:
         self._run.finish()
 
 
-def open_mirror(config: TrackingConfig, folder: Path, name: str, recipe: Mapping[str, Any]) -> Mirror:
+def open_mirror(
+    config: TrackingConfig, folder: Path, name: str, recipe: Mapping[str, Any], job: Job = "training"
+) -> Mirror:
     """The mirror that the recipe asks for."""
-    return NoMirror() if config.wandb == "disabled" else Wandb(config, folder, name, recipe)
+    return NoMirror() if config.wandb == "disabled" else Wandb(config, folder, name, recipe, job)
 
 
 def _has_key() -> bool:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import shutil
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +25,9 @@ from advgen.errors import UserError
 from advgen.game import sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics.frechet import frechet_distance
+from advgen.metrics.measures import Result
 from advgen.metrics.probe import fit_probe
+from advgen.metrics.records import Records
 from advgen.metrics.statistics import FeatureStatistics
 from advgen.runtime.checkpoint import list_checkpoints, read_checkpoint, restore_networks
 from advgen.runtime.run_folder import RunFolder
@@ -124,14 +131,14 @@ class Counted:
         def told(record: dict[str, Any], before: bool) -> None:
             self.told.append((record["name"], record["moment"], before))
 
-        return self.evaluator.run(told, only_latest=True)
+        return self.evaluator.run(told, self.evaluator.checkpoints("latest"))
 
 
 def test_one_pass_over_the_fakes_feeds_every_metric(here: Path, means: Means) -> None:
     names = ("fd_lite0", *NEIGHBOURS)
     counted = Counted("c", metrics=names)
     records = counted.run()
-    assert counted.calls == 3  # batches of 10, 10 and 4
+    assert counted.calls == 2  # of 16 and 8
     assert counted.told == [(name, moment, False) for moment in ("floor", "end") for name in names]
     # Training images for the cached statistics and for the neighbours; held-out ones and fakes once for all metrics.
     assert means.seen == 2 * 96 + 22 + 24
@@ -149,7 +156,7 @@ def test_what_is_there_is_not_taken_again(here: Path, means: Means) -> None:
     assert all(before for *_, before in again.told)
     more = Counted("c", metrics=("fd_lite0", "coverage", "precision"))
     found = more.run()
-    assert more.calls == 3 and [record for record in found if record["name"] != "coverage"] == first
+    assert more.calls == 2 and [record for record in found if record["name"] != "coverage"] == first
     assert [name for name, _, before in more.told if not before] == ["coverage", "coverage"]
     assert Counted("c", metrics=("fd_lite0",), samples=20).run() != first[::2]  # another protocol
 
@@ -171,27 +178,27 @@ def test_the_frechet_distance_is_as_it_was_to_the_last_bit(here: Path, means: Me
     found = {(r["moment"], r["name"]): r["value"] for r in counted.run()}
     evaluator = counted.evaluator
     path = list_checkpoints(evaluator.folder.checkpoints)[-1]
-    train, held_out = evaluator.reference.stream, evaluator.held_out and evaluator.held_out.stream
+    train, held_out = evaluator.images.train, evaluator.images.held_out
     assert held_out is not None
 
     def of_reals(stream: Any, count: int) -> FeatureStatistics:
         order = np.sort(permutation(key_of(0, "evaluation"), len(stream))[:count])
         statistics = FeatureStatistics(12)
-        for indices in np.split(order, range(10, count, 10)):
+        for indices in np.split(order, range(64, count, 64)):
             statistics.add(means(torch.from_numpy(stream.fetch(indices, 16).images)))
         return statistics
 
-    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
-    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
+    restore_networks({**evaluator.showing.networks, **evaluator.showing.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.showing.networks, evaluator.showing.averages)
     order = permutation(key_of(0, "conditions"), len(held_out))
-    fakes = FeatureStatistics(12)
-    for start in range(0, 24, 10):
-        numbers = np.arange(start, min(start + 10, 24))
+    drawn = []
+    for numbers in (np.arange(16), np.arange(16, 32)):
         noise = Noise(0, ("evaluation",), torch.from_numpy(numbers))
         like = batch_of(held_out.fetch(order[numbers % len(order)], 16), torch.device("cpu"), labelled=True)
         with torch.no_grad():
-            drawn = cast(Any, evaluator.game).sample(networks, evaluator.timeline.at_end_of(0), noise, like)
-        fakes.add(means(to_bytes(drawn)))
+            drawn.append(cast(Any, evaluator.game).sample(networks, evaluator.timeline.at_end_of(0), noise, like))
+    fakes = FeatureStatistics(12)
+    fakes.add(means(to_bytes(torch.cat(drawn)[:24])))
     reference = of_reals(train, 96)
     assert found["end", "fd_lite0"] == frechet_distance(fakes, reference)
     assert found["floor", "fd_lite0"] == frechet_distance(of_reals(held_out, 22), reference)
@@ -221,7 +228,7 @@ def test_styles_are_drawn_of_the_first_conditions_only(here: Path, monkeypatch: 
     monkeypatch.setattr("advgen.metrics.conditions.CONDITIONS", 3)
     counted = Counted("p", metrics=("style_diversity", "pixel_accuracy"))
     [styles, _] = counted.run()
-    assert counted.calls == 3 + 3  # all conditions once, the first batch of them in three more styles
+    assert counted.calls == 2 + 4  # all 24 pictures, and those of three conditions in four styles
     assert styles["value"] > 0 and "per_class" not in styles
     assert (styles["protocol"]["samples"], styles["protocol"]["styles"]) == (3, 4)
     fewer = Counted("p", metrics=("style_diversity",), samples=4)
@@ -244,12 +251,12 @@ def test_held_out_images_are_encoded_decoded_and_classified(here: Path) -> None:
     assert counted.calls == 0
     assert counted.told == [(names[0], "floor", False), (names[0], "end", False), (names[1], "end", False)]
     evaluator = counted.evaluator
-    game, held_out = cast(Any, evaluator.game), evaluator.held_out
+    game, held_out = cast(Any, evaluator.game), evaluator.images.held_out
     assert held_out is not None
     path = list_checkpoints(evaluator.folder.checkpoints)[-1]
-    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
-    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
-    batch = batch_of(held_out.stream.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
+    restore_networks({**evaluator.showing.networks, **evaluator.showing.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.showing.networks, evaluator.showing.averages)
+    batch = batch_of(held_out.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
     assert batch.labels is not None
     with torch.no_grad():
         probabilities = game.classify(networks, evaluator.timeline.at_end_of(0), batch)
@@ -261,25 +268,25 @@ def test_held_out_images_are_encoded_decoded_and_classified(here: Path) -> None:
     assert records[1]["protocol"] | {"images": ""} == records[0]["protocol"] | {
         "images": "",
         "weights": "average",
-        "conditions": held_out.stream.digest,
+        "conditions": held_out.digest,
     }
     both = Counted("a", metrics=("recognised", *names), classifier="bright.pt")
     both.run()
-    assert both.calls == 3 and [before for name, _, before in both.told if name in names] == [True] * 3
+    assert both.calls == 2 and [before for name, _, before in both.told if name in names] == [True] * 3
 
 
 def test_a_probe_learns_from_the_first_training_images_of_each_class(here: Path) -> None:
     [record] = Counted("a", metrics=("probe_error",), probe_labels=40).run()
     assert record["protocol"]["probe_labels"] == 40 and record["protocol"]["probe"] == "L2-SVM"
     evaluator = Counted("a", metrics=("probe_error",)).evaluator
-    game, held_out = cast(Any, evaluator.game), evaluator.held_out
+    game, held_out = cast(Any, evaluator.game), evaluator.images.held_out
     assert held_out is not None
     path = list_checkpoints(evaluator.folder.checkpoints)[-1]
-    restore_networks({**evaluator.networks, **evaluator.averages}, read_checkpoint(path).networks)
-    networks = sampling_networks(evaluator.game, evaluator.networks, evaluator.averages)
+    restore_networks({**evaluator.showing.networks, **evaluator.showing.averages}, read_checkpoint(path).networks)
+    networks = sampling_networks(evaluator.game, evaluator.showing.networks, evaluator.showing.averages)
     stream = evaluator.reference.stream
     train = batch_of(stream.fetch(np.arange(len(stream))), torch.device("cpu"), labelled=True)
-    test = batch_of(held_out.stream.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
+    test = batch_of(held_out.fetch(np.arange(22)), torch.device("cpu"), labelled=True)
     assert train.labels is not None and test.labels is not None
     chosen = torch.cat([torch.nonzero(train.labels == one)[:20, 0] for one in range(2)]).sort().values
     with torch.no_grad():
@@ -341,3 +348,106 @@ def test_classes_in_their_mean_colours_are_measured_like_fakes(
     fakes.add(means(torch.from_numpy(flat.copy())))
     reference.add(means(torch.from_numpy(reals.images)))
     assert told["fd_lite0"]["value"] == pytest.approx(frechet_distance(fakes, reference), rel=1e-9)
+
+
+def test_only_whole_checkpoints_are_evaluated_and_those_that_are_asked_for(here: Path, means: Means) -> None:
+    evaluator = Counted("c").evaluator
+    folder = evaluator.folder.checkpoints
+    (folder / "000000000004").mkdir()  # being removed, or written by somebody else
+    (folder / ".000000000006.tmp").mkdir()  # being written
+    try:
+        names = {which: [int(path.name) for path in evaluator.checkpoints(which)] for which in ("every", "latest", 0)}
+        assert names == {"every": [0, 8], "latest": [8], 0: [0]}
+        with pytest.raises(UserError, match="has no complete checkpoint at 4 images. There are: 0, 8."):
+            evaluator.checkpoints(4)
+    finally:
+        (folder / "000000000004").rmdir()
+        (folder / ".000000000006.tmp").rmdir()
+
+
+def test_a_checkpoint_that_the_run_has_removed_meanwhile_is_passed_over(here: Path, means: Means) -> None:
+    evaluator = Counted("c", metrics=("fd_lite0",)).evaluator
+    gone = evaluator.folder.checkpoints / "000000000004"
+    records = evaluator.run(lambda record, before: None, [gone, *evaluator.checkpoints("latest")])
+    assert [record["moment"] for record in records] == ["floor", "end"]
+
+
+def test_repeats_are_of_seeds_of_their_own_and_kept(
+    here: Path, means: Means, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "runs/c", "--latest", "--metrics", "fd_lite0"]
+    assert main([*arguments, "--repeats", "3"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    records = [json.loads(line) for line in (here / "runs/c/metrics.jsonl").read_text().splitlines()]
+    assert [record["moment"] for record in records] == ["floor", "end", "end", "end"]
+    assert [record["protocol"].get("samples_seed") for record in records] == [None, None, 1, 2]
+    values = [record["value"] for record in records[1:]]
+    assert len(set(values)) == 3
+    assert f"{np.mean(values):.2f} ± " in told[-1] and told[-1].endswith("(95 % of the mean of 3 seeds)")
+    # The first is what is taken without repeats; the second is of the pictures that another seed draws.
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("(known)") == 2
+    evaluator = Counted("c", metrics=("fd_lite0",)).evaluator
+    tensors = read_checkpoint(list_checkpoints(evaluator.folder.checkpoints)[-1]).networks
+    show = lambda count: evaluator.showing.fakes(tensors, evaluator.timeline.at_end_of(0), 1, count)  # noqa: E731
+    assert evaluator.figures(show, 16)["fd_lite0"].value == values[1]
+
+
+@pytest.fixture
+def unfinished(here: Path) -> Iterator[tuple[Path, Path]]:
+    """A run that has but its first checkpoint, and the place where the last one waits."""
+    run, waiting = here / "runs/w", here / "waiting"
+    shutil.copytree(here / "runs/c", run)
+    (run / "checkpoints/000000000008").rename(waiting)
+    yield run, waiting
+    shutil.rmtree(run)
+    shutil.rmtree(waiting, ignore_errors=True)
+
+
+def names_of(run: Path) -> list[tuple[str, int]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(record["moment"], record["nimg"]) for record in records]
+
+
+def once(condition: Callable[[], object], action: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as something is so, on a thread."""
+
+    def wait() -> None:
+        while not condition():
+            time.sleep(0.01)
+        action()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_run_is_followed_to_its_end(unfinished: tuple[Path, Path], means: Means) -> None:
+    run, waiting = unfinished
+    metrics, place = run / "metrics.jsonl", run / "checkpoints/000000000008"
+    thread = once(lambda: metrics.is_file() and len(names_of(run)) == 2, lambda: waiting.rename(place))
+    assert main(["evaluate", "runs/w", "--watch", "0.05", "--metrics", "fd_lite0"]) == 0
+    thread.join()
+    assert names_of(run) == [("floor", 0), ("untrained", 0), ("end", 8)]
+    content = metrics.read_bytes()
+    assert main(["evaluate", "runs/w", "--watch", "0.05", "--metrics", "fd_lite0"]) == 0
+    assert metrics.read_bytes() == content
+
+
+def test_following_ends_when_it_is_asked_to(unfinished: tuple[Path, Path], means: Means) -> None:
+    run, _ = unfinished
+    metrics = run / "metrics.jsonl"
+    thread = once(lambda: metrics.is_file() and len(names_of(run)) == 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["evaluate", "runs/w", "--watch", "3600", "--metrics", "fd_lite0"]) == 128 + signal.SIGTERM
+    thread.join()
+    assert names_of(run) == [("floor", 0), ("untrained", 0)]
+
+
+def test_two_evaluations_at_once_keep_each_other_s_records(here: Path, means: Means) -> None:
+    one, two = Counted("c", metrics=("fd_lite0",)), Counted("c", metrics=("precision",))
+    records = Records(here / "runs/c/metrics.jsonl")  # has read the file, which is empty, before the others write
+    one.run()
+    two.run()
+    records.add({"name": "other"}, Result(1.0))
+    names = [json.loads(line)["name"] for line in (here / "runs/c/metrics.jsonl").read_text().splitlines()]
+    assert names == ["fd_lite0"] * 2 + ["precision"] * 2 + ["other"]

@@ -118,3 +118,19 @@ def test_offline_runs_lie_in_the_run_folder_under_one_id(
     assert all((path / f"run-{identities[0].strip()}.wandb").stat().st_size > 0 for path in runs)
     assert list((folder / "wandb").glob("offline-run-*/files/media/images/samples_*.png"))
     assert sorted(path.name for path in folder.iterdir()) == ["sheet.png", "wandb", "wandb-id"]
+
+
+def test_an_evaluation_is_a_run_of_its_own_beside_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for job in ("training", "evaluation", "evaluation"):
+        mirror = open_mirror(TrackingConfig(wandb="offline", project="p"), folder, "name", {}, job)  # type: ignore[arg-type]
+        mirror.scalars({"fid/64": 3.0}, 640)
+        mirror.close()
+    identities = [(folder / name).read_text().strip() for name in ("wandb-id", "wandb-id-evaluation")]
+    assert len(set(identities)) == 2
+    runs = sorted(path.name[-12:] for path in (folder / "wandb").glob("offline-run-*"))
+    assert runs == sorted([identities[0], identities[1], identities[1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from advgen import files
 from advgen.errors import UserError
 from advgen.metrics import features, inception, lite0
+from advgen.metrics.pictures import Pictures
+from tests.unit.metrics.random_inception import fidelity_network, write_random_inception
 
 needs_lite0 = pytest.mark.skipif(
     not all(map(lite0.find_spec, lite0._PACKAGES)), reason="the extra advgen[demo] is not installed"
@@ -118,41 +121,43 @@ def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor):
 
 
 @pytest.fixture(scope="module")
-def random_inception(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
-    """torch-fidelity's network at random, and its weights as a file without batch counters, as the published one."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    class Untouched(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_: object, **__: object) -> None:  # type: ignore[override]
-            """Keep the random weights."""
-
-    folder = tmp_path_factory.mktemp("inception")
-    torch.save({}, folder / "empty.pth")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = Untouched("x", ["2048"], feature_extractor_weights_path=folder / "empty.pth")
-    path = folder / "weights.pth"
-    torch.save({k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}, path)
-    return path, network
+def random_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_inception(tmp_path_factory.mktemp("inception") / "weights.pth")
 
 
-def test_inception_gives_the_features_of_the_network_in_the_file(random_inception: tuple[Path, torch.nn.Module]):
-    path, network = random_inception
+def test_inception_gives_features_and_logits_of_the_network_in_the_file(random_inception: Path):
     state = torch.random.get_rng_state()
-    extractor = inception.load_inception(path, expected_sha256=files.sha256(path))
+    extractor = inception.load_inception(random_inception, expected_sha256=None)
     assert torch.equal(torch.random.get_rng_state(), state)
     images = _images(3, 40, 56)
-    found, expected = extractor(images), network(images)[0]
+    found = extractor(images)
+    expected, logits = fidelity_network(random_inception, "2048", "logits_unbiased")(images)
     assert found.shape == (3, extractor.dimensions) == (3, 2048) and found.dtype == torch.float32
-    # Random weights shrink the features to about 1e-7: compare relative to their size.
-    torch.testing.assert_close(found / expected.max(), expected / expected.max(), rtol=1e-4, atol=1e-5)
-    assert extractor.identity["weights_sha256"] == files.sha256(path)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert logits.abs().max() > 0.1
+    torch.testing.assert_close(extractor.logits(found), logits, rtol=1e-4, atol=1e-5)
+    assert extractor.identity["weights_sha256"] == files.sha256(random_inception)
     assert extractor.identity["input_size"] == 299
 
 
-def test_another_file_than_the_published_one_is_no_fid(random_inception: tuple[Path, torch.nn.Module]):
+def test_another_file_than_the_published_one_is_no_fid(random_inception: Path):
     with pytest.raises(UserError, match="sha256 .* expected 6726825d"):
-        inception.load_inception(random_inception[0])
+        inception.load_inception(random_inception)
+
+
+def test_torchvisions_inception_is_refused_by_name(tmp_path: Path):
+    """Names and shapes of its state dict, which is what tells it; with and without its auxiliary classifier."""
+    import torchvision
+
+    with torch.device("meta"):
+        network = torchvision.models.inception_v3(weights=None, init_weights=False)
+    state = {name: torch.zeros(()).expand(value.shape) for name, value in network.state_dict().items()}
+    for number, dropped in enumerate(("none", "AuxLogits")):
+        path = tmp_path / f"{number}.pth"
+        torch.save({name: value for name, value in state.items() if not name.startswith(dropped)}, path)
+        for expected in (None, inception.PUBLISHED_SHA256):
+            with pytest.raises(UserError, match=rf"{number}\.pth: holds torchvision's inception_v3.* no FID"):
+                inception.load_inception(path, expected_sha256=expected)
 
 
 def test_missing_inception_weights_are_named_with_the_way_out(tmp_path: Path):
@@ -199,3 +204,18 @@ def test_damaged_weights_are_refused(tmp_path: Path, content: bytes):
         features.read_weights(path)
     with pytest.raises(UserError, match="cannot be read"):
         features.read_weights(tmp_path)
+
+
+def test_features_that_are_not_finite_are_refused_with_their_place():
+    class Overflows:
+        identity: ClassVar[dict[str, Any]] = {"name": "broken"}
+        dimensions = 3
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return 1 / (images.flatten(1)[:, :3].float() - 7)
+
+    images = torch.zeros(5, 3, 1, 1, dtype=torch.uint8)
+    images[2, 1], images[4, 0] = 7, 7
+    message = r"broken: .* not finite for 2 of a batch of 5 pictures, the first at place 2 \(pixels from 0 to 7\)"
+    with pytest.raises(UserError, match=message):
+        Pictures(images).features(Overflows())

@@ -25,12 +25,14 @@ from advgen.metrics.classifier import (
     train_classifier,
 )
 from advgen.metrics.judging import Lesson
+from advgen.metrics.ranks import Ranks
 from advgen.metrics.segmenter import (
     Segmenter,
     class_weights,
     segmenter_lesson,
     train_segmenter,
 )
+from tests.unit.metrics.threads import on_ranks
 
 SIZE, COUNT = 16, 40
 COLOURS = np.array([[40, 60, 160], [60, 150, 50], [190, 170, 120]])
@@ -314,3 +316,21 @@ def test_an_image_and_its_map_are_mirrored_alike() -> None:
     found = judging._mirrored(images, flips)
     assert torch.equal(found[0], images[0]) and torch.equal(found[1, :, :, 0], images[1, :, :, 3])
     assert torch.equal(judging._mirrored(ids, flips), found[:, 0])
+
+
+def test_the_first_rank_trains_the_judge_of_all(labelled: ImageStream, tmp_path: Path) -> None:
+    """The others have a disk of their own, and hold the same in the end."""
+    lesson = classifier_lesson(labelled, 3, resolution=SIZE, images=96)
+    steps: list[tuple[int, int]] = []
+
+    def trained(ranks: Ranks) -> dict[str, Any]:
+        def told(done: int, total: int) -> None:
+            steps.append((ranks.index, done))
+
+        return train_classifier(lesson, tmp_path / f"disk-of-{ranks.index}", "cpu", told, ranks).identity
+
+    found = on_ranks(3, trained)
+    assert steps == [(0, 32), (0, 64), (0, 96)]
+    assert on_ranks(2, trained) == found[:2] and len(steps) == 3, "what is there is not trained again"
+    assert found == [train_classifier(lesson).identity] * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["disk-of-0"]

@@ -103,14 +103,15 @@ class Extractor:
 def bench(reals: torch.Tensor, labels: torch.Tensor | None, samples: int, classes: int) -> Any:
     """As much of a bench as neighbours look at."""
 
-    def pictures(resolution: int) -> list[Pictures]:
-        return [Pictures(part, None if labels is None else labels[rows]) for part, rows in batches(reals)]
+    def features(extractor: Extractor, resolution: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return extractor(reals), labels
 
     return SimpleNamespace(
         config=SimpleNamespace(samples=samples),
         spec=SimpleNamespace(classes=classes),
         extractor=lambda load: load(None),
-        reference=SimpleNamespace(pictures=pictures, count=len(reals)),
+        reference=SimpleNamespace(features=features, count=len(reals)),
+        device=torch.device("cpu"),
     )
 
 

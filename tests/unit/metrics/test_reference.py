@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from advgen.metrics.reference import reference_statistics
+from advgen.errors import UserError
+from advgen.metrics.reference import entry_of, named_statistics, reference_statistics
 from advgen.metrics.statistics import FeatureStatistics
 
 KEY = {
@@ -131,3 +132,36 @@ def test_a_cache_that_cannot_be_written_costs_only_the_storing(tmp_path: Path, c
 def test_nothing_but_the_entry_is_left(tmp_path: Path):
     reference_statistics(KEY, tmp_path, _Counted())
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
+
+
+def test_an_entry_that_is_named_is_read(tmp_path: Path):
+    stored = reference_statistics(KEY, tmp_path, _Counted())
+    assert _same(named_statistics(entry_of(KEY, tmp_path), KEY), stored)
+
+
+def test_one_of_something_else_is_refused_with_all_that_differs(tmp_path: Path):
+    reference_statistics(KEY, tmp_path, _Counted())
+    other = KEY | {"resolution": 32, "extractor": {"name": "lite0", "weights_sha256": "57934424", "input_size": 128}}
+    with pytest.raises(UserError) as caught:
+        named_statistics(entry_of(KEY, tmp_path), other)
+    text = str(caught.value)
+    assert (
+        "extractor.input_size: 64 in the file, 128 wanted" in text and "resolution: 64 in the file, 32 wanted" in text
+    )
+    assert "weights" not in text and "manifest" not in text
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "no entry"])
+def test_one_that_is_not_whole_is_refused(tmp_path: Path, damage: str):
+    reference_statistics(KEY, tmp_path, _Counted())
+    path = entry_of(KEY, tmp_path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-8])
+    else:
+        path.with_suffix(".json").write_text("[]")
+    with pytest.raises(
+        UserError, match=f"{path}: is no whole file of reference statistics .* `advgen evaluate reference"
+    ):
+        named_statistics(path, KEY)

@@ -20,19 +20,22 @@ from advgen.metrics.measures import Bench
 def test_the_names_of_the_table_are_those_of_its_entries():
     neighbours, conditions = {"precision", "recall", "density", "coverage"}, {"miou", "pixel_accuracy", "recognised"}
     held_out, points = {"reconstruction_recognised", "classification_error", "probe_error"}, {"modes", "high_quality"}
-    distances = {"fd_lite0", "fid", "style_diversity", "c2st", "ratio_kl"}
-    assert set(METRICS) == distances | neighbours | conditions | held_out | points
+    neighbours |= {f"{name}_inception" for name in neighbours}
+    distances = {"fd_lite0", "fid", "fd_dinov2", "fid_infinity", "fd_lite0_infinity", "kid", "kd_lite0"}
+    others = {"inception_score", "style_diversity", "c2st", "ratio_kl", "swd", "ms_ssim", "lpips_diversity"}
+    others |= {"ppl", "ppl_lite0"}
+    assert set(METRICS) == distances | others | neighbours | conditions | held_out | points
     assert {name for name, spec in METRICS.items() if spec.data == "points"} == points
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
 
 
 @pytest.mark.parametrize(
-    ("given", "nearest"), [("fd_lite", "fd_lite0"), ("FID", None), ("fid50k", "fid"), ("kd", None)]
+    ("given", "nearest"), [("fd_lite", "fd_lite0"), ("FID", None), ("fid50k", "fid"), ("kd", "kid"), ("xyz", None)]
 )
 def test_an_unknown_name_gets_the_nearest_known_one(given: str, nearest: str | None):
     with pytest.raises(UserError, match=f"unknown metric '{given}'") as caught:
         metric(given)
-    assert "Known metrics: c2st, classification_error, coverage, density, fd_lite0, fid," in str(caught.value)
+    assert "Known metrics: c2st, classification_error, coverage, coverage_inception, density," in str(caught.value)
     if nearest:
         assert f"did you mean '{nearest}'" in str(caught.value)
 
@@ -42,9 +45,20 @@ def test_the_table_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_fid_without_its_file_says_what_it_needs():
-    with pytest.raises(UserError, match=r"evaluation\.inception_weights"):
-        METRICS["fid"].measure(_bench())
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("fid", "inception_weights"),
+        ("fid_infinity", "inception_weights"),
+        ("kid", "inception_weights"),
+        ("inception_score", "inception_weights"),
+        ("recall_inception", "inception_weights"),
+        ("fd_dinov2", "dinov2"),
+    ],
+)
+def test_a_metric_without_its_file_says_what_it_needs(name: str, setting: str):
+    with pytest.raises(UserError, match=rf"evaluation\.{setting}"):
+        METRICS[name].measure(_bench())
 
 
 @pytest.mark.parametrize(

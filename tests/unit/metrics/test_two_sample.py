@@ -16,6 +16,7 @@ from advgen.metrics.measures import Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.records import Records, read_records
 from advgen.metrics.two_sample import TwoSample, principal
+from pipelines.evaluate import tell
 
 
 class Pixels:
@@ -42,14 +43,15 @@ def measure(reals: torch.Tensor, samples: int) -> tuple[TwoSample, list[int]]:
     """The measure, and a list of the resolutions that the reals were asked for at."""
     asked: list[int] = []
 
-    def pictures(resolution: int) -> list[Pictures]:
+    def features(extractor: Pixels, resolution: int) -> tuple[torch.Tensor, None]:
         asked.append(resolution)
-        return batches(reals)
+        return extractor(reals), None
 
     bench = SimpleNamespace(
         config=SimpleNamespace(samples=samples, seed=0),
         extractor=lambda load: load(None),
-        reference=SimpleNamespace(pictures=pictures, count=len(reals)),
+        reference=SimpleNamespace(features=features, count=len(reals)),
+        device=torch.device("cpu"),
     )
     return TwoSample(cast(Any, bench), cast(Any, lambda _: Pixels())), asked
 
@@ -131,19 +133,9 @@ def test_a_standard_error_stands_in_the_record_where_there_is_one(tmp_path: Path
     ]
 
 
-def test_evaluate_tells_it_beside_the_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    from pipelines import evaluate
-
+def test_evaluate_tells_it_beside_the_figure(capsys: pytest.CaptureFixture) -> None:
     record = {"moment": "end", "phase": "a", "nimg": 1000, "name": "c2st", "value": 0.75}
-
-    class Evaluator:
-        def run(self, told: Any, only_latest: bool) -> list[Any]:
-            told({**record, "standard_error": 0.0125}, False)
-            told(record, True)
-            return []
-
-    monkeypatch.setattr("advgen.build.build_evaluator", lambda *_: Evaluator())
-    recipe = SimpleNamespace(evaluation=SimpleNamespace(metrics=("c2st",)))
-    evaluate.evaluate(cast(Any, recipe), cast(Any, None))
+    tell({**record, "standard_error": 0.0125}, False)
+    tell(record, True)
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("0.7500 ± 0.0125") and second.endswith("0.7500 (known)")

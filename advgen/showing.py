@@ -1,0 +1,167 @@
+"""What an evaluation shows to its metrics: a game's pictures at a checkpoint, and what it makes of held-out images.
+
+Each rank shows its slice. A picture is a function of the evaluation's seed and its number: networks draw
+:data:`DRAWN` at a time, from numbers that are multiples of it, whatever the batches and the ranks, as another number
+of pictures at once gives other last bits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from advgen.capabilities import DrawsLatents, Samples
+from advgen.data.stream import NumberedStream
+from advgen.game import Batch, Game, ImageSpec, Progress, sampling_networks
+from advgen.images import to_bytes
+from advgen.metrics.config import EvaluationConfig
+from advgen.metrics.held_out import answered, probed, reconstructed
+from advgen.metrics.path_length import step as path_step
+from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Ranks, batches_of
+from advgen.metrics.reals import Reals
+from advgen.runtime.checkpoint import restore_networks
+from advgen.seeds import Noise, key_of, permutation
+from advgen.turns import batch_of
+
+DRAWN = 16
+"""Pictures that are drawn at once; divides :data:`advgen.metrics.ranks.GROUP`."""
+
+
+class Showing:
+    """Shows a game's pictures.
+
+    Args:
+        game: that draws them.
+        config: weights, seed and batches.
+        spec: of the data.
+        given: whose labels and maps generated images are to have.
+        device: where they are drawn.
+        ranks: among which they are cut.
+
+    Attributes:
+        networks, averages: the game's, with the weights of what was shown last.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        config: EvaluationConfig,
+        spec: ImageSpec,
+        given: NumberedStream,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self._game, self._config, self._spec, self.given = game, config, spec, given
+        self._device, self._ranks = device, ranks
+        self.networks: Mapping[str, nn.Module] = {n: m.to(device).eval() for n, m in game.networks.items()}
+        self.averages = {a.name: copy.deepcopy(self.networks[a.of]) for a in game.averages}
+
+    @property
+    def conditional(self) -> bool:
+        """Whether generated images are given labels or maps."""
+        return self._spec.conditional
+
+    def fakes(self, tensors: Mapping[str, Tensor], progress: Progress, seed: int, count: int) -> Iterator[Pictures]:
+        """This rank's of the first ``count`` generated pictures.
+
+        Args:
+            tensors: a checkpoint's networks.
+            progress: where in the timeline they are looked at.
+            seed: of their noise.
+            count: how many on all ranks.
+        """
+        networks = self._networks_of(tensors)
+        for numbers in batches_of(count, self._ranks, self._config.batch_size):
+            drawn = np.arange(numbers.start, numbers.start + DRAWN * -(-len(numbers) // DRAWN))
+            like = self.conditions(drawn, progress.phase.resolution)
+            draw = partial(self._draw, networks, progress, seed, numbers, like)
+            shown = None if like is None else like.of(slice(len(numbers)))
+            labels, label_map = (None, None) if shown is None else (shown.labels, shown.label_map)
+            step: Callable[[float], tuple[Tensor, Tensor]] | None = None
+            if isinstance(self._game, DrawsLatents):
+                step = partial(self._step, self._game, networks, progress, seed, numbers, like)
+            yield Pictures(draw(0), labels, label_map, again=draw, step=step, first=numbers.start)
+
+    def of_held_out(
+        self,
+        of: str,
+        tensors: Mapping[str, Tensor],
+        progress: Progress,
+        reference: Reals,
+        held_out: Reals,
+    ) -> Iterator[Pictures]:
+        """What the game makes of this rank's held-out images: "reconstructions", "answers", or "probed" ones."""
+        game: Any = self._game  # with the capability: the evaluator has seen to it
+        given = (game, self._networks_of(tensors), progress)
+        if of == "probed":
+            return probed(*given, reference, held_out, self._spec.classes, self._config.probe_labels)
+        return (reconstructed if of == "reconstructions" else answered)(*given, held_out)
+
+    def conditions(self, positions: NDArray[np.int64], resolution: int) -> Batch | None:
+        """Of generated images, by their numbers: those of the real images in an order of the evaluation's seed."""
+        if not self.conditional:
+            return None
+        samples = self.given.fetch(self._order[positions % len(self._order)], resolution)
+        return batch_of(samples, self._device, labelled=self._spec.classes > 0)
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """Of the samples whose labels and maps are taken."""
+        return permutation(key_of(self._config.seed, "conditions"), len(self.given))
+
+    def _networks_of(self, tensors: Mapping[str, Tensor]) -> Mapping[str, nn.Module]:
+        """Those of a checkpoint, averages in their networks' places if the evaluation takes averages."""
+        restore_networks({**self.networks, **self.averages}, tensors)
+        if self._config.weights == "average":
+            return sampling_networks(self._game, self.networks, self.averages)
+        return self.networks
+
+    def _draw(
+        self,
+        networks: Mapping[str, nn.Module],
+        progress: Progress,
+        seed: int,
+        numbers: range,
+        like: Batch | None,
+        again: int,
+    ) -> Tensor:
+        """uint8 [n, c, h, w] of these numbers, of points as they are; ``again``: other noise, same conditions."""
+        assert isinstance(self._game, Samples)
+        scope = ("evaluation", again) if again else ("evaluation",)
+        drawn: list[Tensor] = []
+        for at, part in self._pieces(numbers, like):
+            with torch.no_grad():
+                images = self._game.sample(networks, progress, Noise(seed, scope, at), part)
+            drawn.append(to_bytes(images) if self._spec.points is None else images)
+        return torch.cat(drawn)[: len(numbers)]
+
+    def _step(
+        self,
+        game: DrawsLatents,
+        networks: Mapping[str, nn.Module],
+        progress: Progress,
+        seed: int,
+        numbers: range,
+        like: Batch | None,
+        length: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Either end of a step between latents (:func:`advgen.metrics.path_length.step`), one step a number."""
+        pieces = self._pieces(numbers, like)
+        near, far = zip(
+            *(path_step(game, networks, progress, seed, at, part, length) for at, part in pieces), strict=True
+        )
+        return torch.cat(near)[: len(numbers)], torch.cat(far)[: len(numbers)]
+
+    def _pieces(self, numbers: range, like: Batch | None) -> Iterator[tuple[Tensor, Batch | None]]:
+        """Numbers int64 [DRAWN], with their conditions; the last ones are whole, too. A batch begins at a multiple."""
+        for first in range(0, len(numbers), DRAWN):
+            at = torch.arange(numbers.start + first, numbers.start + first + DRAWN, device=self._device)
+            yield at, None if like is None else like.of(slice(first, first + DRAWN))
