@@ -20,7 +20,8 @@ from advgen.metrics.measures import Bench
 def test_the_names_of_the_table_are_those_of_its_entries():
     neighbours, conditions = {"precision", "recall", "density", "coverage"}, {"miou", "pixel_accuracy", "recognised"}
     held_out, points = {"reconstruction_recognised", "classification_error", "probe_error"}, {"modes", "high_quality"}
-    distances = {"fd_lite0", "fid", "style_diversity", "c2st", "ratio_kl"}
+    distances = {"fd_lite0", "fid", "style_diversity", "c2st", "ratio_kl", "swd"}
+    distances |= {"ms_ssim", "lpips_diversity", "ppl", "ppl_lite0"}
     assert set(METRICS) == distances | neighbours | conditions | held_out | points
     assert {name for name, spec in METRICS.items() if spec.data == "points"} == points
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
