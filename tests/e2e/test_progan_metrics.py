@@ -14,7 +14,6 @@ from advgen.metrics.records import read_records
 from pipelines.__main__ import main
 from tests.helpers import tiny_recipe
 
-
 pytestmark = pytest.mark.slow
 
 
