@@ -26,7 +26,7 @@ from advgen.metrics.ranks import Alone, Ranks
 from advgen.seeds import Noise
 
 DIRECTIONS = 512
-_PROJECTIONS = 1 << 26  # that are in memory at once for a set: 256 MiB, and about four times that while they are sorted
+_PROJECTIONS = 1 << 25  # of a set, that are in memory at once: 128 MiB, and some six times that while they are compared
 
 
 class SlicedWasserstein:
@@ -34,7 +34,7 @@ class SlicedWasserstein:
 
     Patches lie in temporary files in the folder of ``evaluation.cache`` (:class:`advgen.metrics.patches.Patches`),
     those of the training images of one resolution for as long as the measure is there. Memory is about 1 GiB, and more
-    only above 67 million patches (half a million images).
+    only above 33 million patches (260,000 images).
 
     Raises:
         UserError: the data have no such pyramid.
