@@ -28,6 +28,9 @@ _WAY_OUT = (
 class Dinov2Features(nn.Module):
     """uint8 images to the network's vectors."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, network: nn.Module, source: str) -> None:
         super().__init__()
         self.network, self._source = network, source

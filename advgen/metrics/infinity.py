@@ -24,6 +24,7 @@ from advgen.metrics.frechet import Gaussian, Opposite, covariance_factor, freche
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Ranks
+from advgen.metrics.rows import Rows
 from advgen.metrics.statistics import FeatureStatistics
 from advgen.seeds import key_of, permutation
 
@@ -70,19 +71,16 @@ class Infinity:
 class _Tally:
     def __init__(self, measure: Infinity, resolution: int, names: Collection[str]) -> None:
         self._measure, self._resolution, self._names = measure, resolution, names
-        self._features: list[Tensor] = []
+        self._rows = Rows(measure.opposite.extractor.dimensions, measure.device, labelled=False)
 
     def add(self, pictures: Pictures) -> None:
-        self._features.append(pictures.features(self._measure.opposite.extractor))
+        self._rows.add(pictures.features(self._measure.opposite.extractor))
 
     def gather(self, ranks: Ranks) -> None:
-        measure = self._measure
-        empty = torch.empty(0, measure.opposite.extractor.dimensions, device=measure.device)
-        self._features = [ranks.rows(torch.cat([empty, *self._features]))]
+        self._rows.gather(ranks)
 
     def results(self) -> dict[str, Result]:
-        measure, features = self._measure, torch.cat(self._features)
-        self._features.clear()
+        measure, features = self._measure, self._rows.taken()[0]
         reference, sizes = measure.opposite.statistics(self._resolution), measure.sizes(len(features))
         return dict.fromkeys(self._names, extrapolated_distance(features, reference, sizes, measure.seed))
 

@@ -21,6 +21,7 @@ from advgen.metrics.features import Extractor
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Ranks
+from advgen.metrics.rows import Rows
 from advgen.seeds import key_of, permutation
 
 DEGREE = 3
@@ -66,26 +67,23 @@ class Kernel:
         """The training images' features; those of the last resolution are kept."""
         if self._known is None or self._known[0] != resolution:
             self._known = None  # before the next are there
-            features = [pictures.features(self.extractor) for pictures in self._reference.pictures(resolution)]
-            self._known = resolution, torch.cat(features)
+            self._known = resolution, self._reference.features(self.extractor, resolution)[0]
         return self._known[1]
 
 
 class _Tally:
     def __init__(self, measure: Kernel, resolution: int, names: Collection[str]) -> None:
         self._measure, self._resolution, self._names = measure, resolution, names
-        self._features: list[Tensor] = []
+        self._rows = Rows(measure.extractor.dimensions, measure.device, labelled=False)
 
     def add(self, pictures: Pictures) -> None:
-        self._features.append(pictures.features(self._measure.extractor))
+        self._rows.add(pictures.features(self._measure.extractor))
 
     def gather(self, ranks: Ranks) -> None:
-        empty = torch.empty(0, self._measure.extractor.dimensions, device=self._measure.device)
-        self._features = [ranks.rows(torch.cat([empty, *self._features]))]
+        self._rows.gather(ranks)
 
     def results(self) -> dict[str, Result]:
-        measure, fakes = self._measure, torch.cat(self._features)
-        self._features.clear()
+        measure, fakes = self._measure, self._rows.taken()[0]
         measure.check("pictures", len(fakes))
         found = kernel_distance(
             measure.reals(self._resolution), fakes, measure.subsets, measure.subset_size, measure.seed

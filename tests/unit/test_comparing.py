@@ -61,7 +61,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
     x, y = features(a), features(b)
     cx, cy = np.cov(x.T), np.cov(y.T)
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * np.asarray(sqrtm(cx @ cy)).real))
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * np.real(sqrtm(cx @ cy))))
 
 
 def pixels(name: str) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""What tests of metrics share: an extractor of few numbers, as much of a bench as measures look at, ranks in memory."""
+"""What tests of metrics share: an extractor of few numbers, as much of a bench as measures look at, slices of ranks."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from advgen.metrics.config import EvaluationConfig
-from advgen.metrics.measures import Measure, Result, Tally
+from advgen.metrics.measures import Measure, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.statistics import FeatureStatistics
+from tests.unit.metrics.threads import ThreadRanks, on_ranks
 
 
 class Pixels:
@@ -72,44 +72,15 @@ def taken(measure: Measure, name: str, images: Tensor) -> Result:
     return tally.results()[name]
 
 
-class Slice:
-    """One of several ranks, which are threads of this process."""
-
-    def __init__(self, index: int, count: int, shared: list[Any], barrier: threading.Barrier) -> None:
-        self.index, self.count, self._shared, self._barrier = index, count, shared, barrier
-
-    def _exchange(self, values: Tensor) -> list[Tensor]:
-        self._shared[self.index] = values
-        self._barrier.wait(60)
-        found = list(self._shared)
-        self._barrier.wait(60)
-        return found
-
-    def total(self, values: Tensor) -> Tensor:
-        return torch.stack(self._exchange(values)).sum(0)
-
-    def rows(self, rows: Tensor) -> Tensor:
-        return torch.cat(self._exchange(rows))
-
-
 def taken_by(ranks: int, measure: Measure, name: str, images: Tensor) -> list[Result]:
     """The figures of so many ranks, each of which was shown its slice."""
-    shared: list[Any] = [None] * ranks
-    barrier, results = threading.Barrier(ranks), [Result(0.0)] * ranks
 
-    def work(index: int, tally: Tally) -> None:
-        start, stop = (len(images) * edge // ranks for edge in (index, index + 1))
+    def work(rank: ThreadRanks) -> Result:
+        start, stop = (len(images) * edge // rank.count for edge in (rank.index, rank.index + 1))
+        tally = measure.start(1, [name])
         for pictures in batches(images[start:stop]) if stop > start else ():
             tally.add(pictures)
-        tally.gather(Slice(index, ranks, shared, barrier))
-        results[index] = tally.results()[name]
+        tally.gather(rank)
+        return tally.results()[name]
 
-    work_of: Callable[[int], threading.Thread] = lambda i: threading.Thread(  # noqa: E731
-        target=work, args=(i, measure.start(1, [name]))
-    )
-    threads = [work_of(index) for index in range(ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    return on_ranks(ranks, work)

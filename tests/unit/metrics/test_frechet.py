@@ -57,10 +57,17 @@ def test_the_factor_is_one_of_the_covariance_and_has_its_rank(n: int):
     torch.testing.assert_close(factor @ factor.T, covariance, rtol=0, atol=1e-12 * covariance.diagonal().max().item())
 
 
-def test_fewer_vectors_than_dimensions_equals_scipys_matrix_root():
-    a, b = _sample(30, 60, 0), _sample(25, 60, 1)
-    # scipy's root of a singular product is itself exact only to about the root of the rounding unit.
-    assert frechet_distance(a, b) == pytest.approx(_by_scipy(a, b), rel=1e-5)
+@pytest.mark.parametrize(("n", "m"), [(30, 25), (2, 60), (61, 60), (400, 30)])
+def test_fewer_vectors_than_dimensions_equal_the_nuclear_norm(n: int, m: int):
+    """With C = xᵀx / (n - 1), the trace of the root is the sum of the singular values of x yᵀ, without any root."""
+    rows = [np.random.default_rng(seed).standard_normal((count, 60)) for seed, count in enumerate((n, m))]
+    a, b = FeatureStatistics(60), FeatureStatistics(60)
+    for statistics, each in zip((a, b), rows, strict=True):
+        statistics.add(torch.from_numpy(each))
+    x, y = ((each - each.mean(0)) / np.sqrt(len(each) - 1) for each in rows)
+    difference = rows[0].mean(0) - rows[1].mean(0)
+    expected = difference @ difference + (x**2).sum() + (y**2).sum() - 2 * np.linalg.norm(x @ y.T, "nuc")
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
 def test_diagonal_gaussians_have_a_closed_form():
@@ -105,8 +112,8 @@ def test_a_shift_of_the_mean_adds_its_square():
 def test_rotating_both_changes_nothing():
     a, b = _sample(200, 20, 0), _sample(300, 20, 1, shift=0.5)
     rotation = torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(5), dtype=torch.float64))[0]
-    turned = [_with_moments(rotation @ s.mean, rotation @ s.covariance @ rotation.T) for s in (a, b)]
-    assert frechet_distance(*turned) == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    turned_a, turned_b = (_with_moments(rotation @ s.mean, rotation @ s.covariance @ rotation.T) for s in (a, b))
+    assert frechet_distance(turned_a, turned_b) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
 
 def test_misuse_is_named():

@@ -28,7 +28,7 @@ def test_the_line_is_that_of_scipy() -> None:
     draw = np.random.default_rng(0)
     x = 1 / np.linspace(500, 5000, 15)
     y = 3 + 700 * x + 0.01 * draw.standard_normal(15)
-    found, wanted = intercept(x, y), scipy.stats.linregress(x, y)
+    found, wanted = intercept(x, y), cast(Any, scipy.stats.linregress(x, y))
     assert found.value == pytest.approx(wanted.intercept, rel=1e-12)
     assert found.standard_error == pytest.approx(wanted.intercept_stderr, rel=1e-9)
 

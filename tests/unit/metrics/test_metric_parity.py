@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def digits(size: int) -> Tensor:
     """uint8 [1797, 1, size, size]: scikit-learn's handwritten digits of 8 pixels, each pixel repeated."""
     from sklearn.datasets import load_digits
 
-    images = torch.from_numpy(load_digits().images * 15.9375).byte()[:, None]
+    data: Any = load_digits()
+    images = torch.from_numpy(data.images * 15.9375).byte()[:, None]
     times = -(-size // 8)
     return images.repeat_interleave(times, 2).repeat_interleave(times, 3)[..., :size, :size]
 
@@ -65,6 +67,8 @@ def sides(images: Tensor) -> tuple[Tensor, Tensor]:
     bright, dark = chosen[order[-2 * N :: 2]], chosen[order[: 2 * N : 2]]
     return bright.expand(-1, 3, -1, -1).contiguous(), dark.expand(-1, 3, -1, -1).contiguous()
 
+
+BY_SQRTM = pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated")  # pytorch-fid calls scipy with it
 
 SETS: dict[str, Callable[[int], Tensor]] = {"digits": digits, "earth": earth}
 
@@ -124,8 +128,6 @@ def test_torch_fidelity_and_torchmetrics(name: str, weights: Path, ours: Incepti
     counted = weights.with_name("counted.pth")  # written by fidelity_network
     metric = FrechetInceptionDistance(feature_extractor_weights_path=str(counted), antialias=False)
     assert isinstance(metric.inception, NoTrainInceptionV3)  # a network of its own, not ours
-    metric.set_dtype(torch.float64)
-    metric.inception.float()
     metric.update(reals, real=True)
     metric.update(fakes, real=False)
     assert fid == pytest.approx(float(metric.compute()), rel=CLOSE)
@@ -138,6 +140,7 @@ def neighbours(reals: Tensor, fakes: Tensor) -> dict[str, float | None]:
 
 
 @pytest.mark.slow
+@BY_SQRTM
 @pytest.mark.parametrize("name", SETS)
 def test_pytorch_fid(name: str, weights: Path, ours: InceptionExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     """FID of images of 299 pixels."""
@@ -152,8 +155,8 @@ def test_pytorch_fid(name: str, weights: Path, ours: InceptionExtractor, monkeyp
             torch.cat([network((part.float() - 128) / 128)[0].flatten(1) for part in images.split(4)]).double().numpy()
             for images in (fakes, reals)
         ]
-    moments = [moment for f in theirs for moment in (np.mean(f, axis=0), np.cov(f, rowvar=False))]
-    wanted = fid_score.calculate_frechet_distance(*moments)
+    (mean_a, covariance_a), (mean_b, covariance_b) = ((f.mean(axis=0), np.cov(f, rowvar=False)) for f in theirs)
+    wanted = fid_score.calculate_frechet_distance(mean_a, covariance_a, mean_b, covariance_b)
     assert distance(ours(fakes), ours(reals)) == pytest.approx(wanted, rel=CLOSE)
 
 
@@ -171,13 +174,14 @@ def halves() -> tuple[Tensor, Tensor]:
     """Pixels of digits below 5 and of the others, float64 [901, 64] and [896, 64]: 3 of the 64 hardly ever vary."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     pixels, labels = torch.from_numpy(data.data), torch.from_numpy(data.target)
     # Corners are blank in all images; noise far below a grey level gives the covariance full rank.
     pixels = pixels + 0.01 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return pixels[labels < 5], pixels[labels >= 5]
 
 
+@BY_SQRTM
 def test_frechet_distances_of_full_rank(halves: tuple[Tensor, Tensor]) -> None:
     from pytorch_fid import fid_score
     from torch_fidelity import metric_fid
@@ -235,7 +239,7 @@ def test_inception_scores_of_the_same_logits(halves: tuple[Tensor, Tensor], monk
 
 
 def test_neighbours(halves: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture) -> None:
-    """prdc excludes the edges of balls, and takes one more neighbour than k, as its code counts a point to itself."""
+    """prdc's balls are all open, torch-fidelity's closed: no image lies on an edge here."""
     from prdc import compute_prdc
     from torch_fidelity.metric_prc import prc_features_to_metric
 

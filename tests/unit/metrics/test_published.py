@@ -19,7 +19,7 @@ from advgen.metrics.statistics import FeatureStatistics
 D = 6
 
 
-def moments(dtype: Any = np.float64) -> dict[str, np.ndarray]:
+def moments(dtype: Any = np.float64) -> dict[str, Any]:
     """mu and sigma of 50 vectors, as numpy computes them."""
     features = np.random.default_rng(0).standard_normal((50, D)) + 2.0
     return {"mu": features.mean(0).astype(dtype), "sigma": np.cov(features, rowvar=False).astype(dtype)}
@@ -30,7 +30,8 @@ def moments(dtype: Any = np.float64) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_file_gives_its_mean_and_covariance(tmp_path: Path, compressed: bool, more: dict[str, Any], dtype: Any):
     path, given = tmp_path / "reference.npz", moments(dtype)
-    (np.savez_compressed if compressed else np.savez)(path, **given, **more)
+    save: Any = np.savez_compressed if compressed else np.savez
+    save(path, **given, **more)
     found = read_statistics(path)
     assert found.dimensions == D and found.sha256 == files.sha256(path)
     assert found.mean.dtype == found.covariance.dtype == torch.float64
