@@ -1,4 +1,4 @@
-"""``advgen submit RECIPE --on slurm``: the stages of a recipe as jobs, each begun when the one before it has ended well."""
+"""``advgen submit RECIPE --on slurm``: a recipe's stages as jobs that wait for one another."""
 
 from __future__ import annotations
 
@@ -58,15 +58,14 @@ def show(submission: Submission) -> None:
     """Print the files and the commands."""
     console.print(f"# {submission.folder.setup}")
     console.print(submission.setup)
-    for script in dict.fromkeys(each.script[0] for each in submission.orders()):
+    orders = submission.orders()
+    for script in dict.fromkeys(each.script[0] for each in orders.values()):
         console.print(f"# {script}")
         console.print(Path(script).read_text(encoding="utf-8"))
     before = None
-    for job, each in zip(
-        [j for j in submission.jobs if j.stage in submission.stages], submission.orders(), strict=True
-    ):
-        console.print(printable(each, before))
-        before = f"JOB_OF_{job.stage.upper()}"
+    for stage, each in orders.items():
+        console.print(printable(each, stage, before))
+        before = stage
 
 
 def _told(step: Step) -> None:

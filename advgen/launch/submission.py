@@ -51,9 +51,9 @@ class Submission:
         self.jobs = plan(recipe, self.folder.recipe)
         self.setup = setup_file(cluster, recipe, program)
 
-    def orders(self) -> list[Order]:
-        """The wanted jobs as sbatch takes them."""
-        return [self._order(job) for job in self.jobs if job.stage in self.stages]
+    def orders(self) -> dict[str, Order]:
+        """The wanted jobs as sbatch takes them, by stage."""
+        return {job.stage: self._order(job) for job in self.jobs if job.stage in self.stages}
 
     def check(self) -> None:
         """Have SLURM look at every job without taking it.
@@ -64,7 +64,7 @@ class Submission:
         slurm.require()
         wanted = [getattr(self.cluster, job.stage).partition or self.cluster.partition for job in self.jobs]
         slurm.check_partitions(dict.fromkeys(name for name in wanted if name is not None))
-        for each in self.orders():
+        for each in self.orders().values():
             slurm.test(each.command(None), each.environment)
 
     def submit(self, told: Callable[[Step], None]) -> None:
