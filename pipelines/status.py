@@ -8,8 +8,8 @@ from pathlib import Path
 from advgen.launch.status import run_status, tail
 from pipelines.terminal import console
 
-_DESCRIPTION = """Tell how each submitted stage of a run is, with the end of its log where it runs or failed. Exit code 1
-if a stage failed, was cancelled or cannot begin."""
+_DESCRIPTION = """Tell how each submitted stage of a run is, with the end of its log where it runs or failed. Exit code
+1 if a stage failed, was cancelled or cannot begin."""
 
 
 def main(argv: list[str]) -> int:
