@@ -22,16 +22,14 @@ class Submitted:
     """A job that was handed in.
 
     Attributes:
-        job: its number.
+        job: its number; of a task of a job array such as ``12_3``.
         inputs: of its :class:`advgen.launch.plan.Job`.
         after: number of the job that it waits for; None if for none.
-        tasks: members of a job array; None for a job that is none.
     """
 
     job: str
     inputs: str
     after: str | None
-    tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,11 @@ class LaunchFolder:
     def jobs(self) -> Path:
         """The newest job of each stage."""
         return self.path / "launch.json"
+
+    @property
+    def members(self) -> Path:
+        """Of a sweep: the run folders of its members, one a line."""
+        return self.path / "members.txt"
 
     def log(self, stage: str, job: str) -> Path:
         """What a job's batch script printed."""

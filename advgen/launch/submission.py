@@ -67,11 +67,15 @@ class Submission:
         for each in self.orders().values():
             slurm.test(each.command(None), each.environment)
 
-    def submit(self, told: Callable[[Step], None]) -> None:
-        """Hand in what is wanted; ``told`` is called with each stage as soon as it is settled.
+    def submit(self, told: Callable[[Step], None], after: str | None = None) -> None:
+        """Hand in what is wanted.
 
         A stage is done if its last job ended well on the same inputs. One whose job waits or runs is left alone, unless
         a stage before it had to be handed in anew: then its job can never begin, and another takes its place.
+
+        Args:
+            told: is called with each stage as soon as it is settled.
+            after: a job of another run that the first of this one is to wait for.
 
         Raises:
             UserError: the run folder is no run's, a job of the run is under way with other settings, or SLURM refuses.
@@ -81,10 +85,8 @@ class Submission:
             known = self.folder.read()
             live = {stage: job for stage, job in known.items() if any(q.live for q in slurm.queued(job.job))}
             self._refuse_others(live)
-            write_text(self.folder.recipe, dump_yaml(self.recipe))
-            write_text(self.folder.setup, self.setup)
-            before: str | None = None
-            renewed = False
+            self.prepare()
+            before, renewed = after, False
             for job in self.jobs:
                 last, running = known.get(job.stage), live.get(job.stage)
                 if running is not None and renewed:
@@ -106,8 +108,13 @@ class Submission:
                 told(Step(job.stage, "submitted", number, before))
                 before, renewed = number, True
 
+    def prepare(self) -> None:
+        """Write what the jobs read: the recipe, and the file that the batch scripts source."""
+        write_text(self.folder.recipe, dump_yaml(self.recipe))
+        write_text(self.folder.setup, self.setup)
+
     def _order(self, job: Job) -> Order:
-        return order(job, self.recipe, self.cluster, self.folder)
+        return order(job, self.cluster, self.recipe.folder)
 
     def _done(self, job: Job, last: Submitted) -> bool:
         return last.inputs == job.inputs and self.folder.exit_code(job.stage, last.job) == 0

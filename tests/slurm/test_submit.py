@@ -2,95 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipelines.__main__ import main
 from tests.distributed.ranks import newest, same
-from tests.distributed.runs import write_images, write_recipe
-from tests.slurm.conftest import Cluster, wait_for
+from tests.distributed.runs import write_recipe
+from tests.slurm.cluster import wait_for
+from tests.slurm.place import CHANGES, Place, submitted
 
 pytestmark = pytest.mark.slow
-
-SETTINGS = """
-partition: main
-train: {nodes: 2, cpus_per_rank: 4, time: "0:30:00"}
-environment: {MASTER_ADDR: 127.0.0.1, OMP_NUM_THREADS: "1"}
-"""
-
-# Sharding in the source's order; ZeRO on two nodes; patient, since the machine may be busy.
-CHANGES: dict[str, Any] = {
-    "data__train": {"shards": "shards", "images": {"kind": "folder", "path": "images"}},
-    "data__held_out": {"shards": "held-out", "images": {"kind": "folder", "path": "held-out-images"}},
-    "data__sharding": {"shuffle_seed": None, "shard_samples": 40},
-    "game__stabilize_kimg": 0.8,
-    "game__fade_kimg": 0.8,
-    "training__engine": "zero2",
-    "training__checkpoint_kimg": 0.25,
-    "training__collective_timeout_seconds": 240.0,
-    "evaluation": {"metrics": ["fd_lite0"], "samples": 16, "batch_size": 16},
-}
-
-
-class Place:
-    """A folder in which the program is run as on a login node of the cluster."""
-
-    def __init__(self, folder: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.cluster, self._capsys = folder, cluster, capsys
-
-    def advgen(self, *arguments: str, code: int = 0) -> str:
-        """What a command prints."""
-        self._capsys.readouterr()
-        assert main(list(arguments)) == code, self._capsys.readouterr()
-        told = self._capsys.readouterr()
-        return told.out + told.err
-
-    def jobs(self, name: str) -> dict[str, str]:
-        """Numbers of a run's jobs by stage."""
-        stored = json.loads((self.folder / "runs" / name / "launch" / "launch.json").read_text())
-        return {stage: values["job"] for stage, values in stored.items()}
-
-    def state(self, job: str) -> str:
-        return self.cluster.job(job)["JobState"]
-
-    def finished(self, name: str, seconds: float = 400) -> None:
-        """Until the last stage has ended well; a failure on the way ends the wait."""
-
-        def settled() -> bool:
-            states = {stage: self.state(job) for stage, job in self.jobs(name).items()}
-            bad = {stage for stage, state in states.items() if state in ("FAILED", "CANCELLED", "TIMEOUT")}
-            assert not bad, "\n".join(
-                path.read_text() for path in sorted((self.folder / "runs" / name / "launch").glob("*.log"))
-            )
-            return set(states.values()) == {"COMPLETED"}
-
-        wait_for(settled, f"{name} is through", seconds)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("submitted")
-    write_images(made / "images")
-    write_images(made / "held-out-images", 32, seed=8)
-    (made / "here.yaml").write_text(SETTINGS)
-    return made
-
-
-@pytest.fixture
-def place(folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Place:
-    monkeypatch.chdir(folder)
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    return Place(folder, cluster, capsys)
-
-
-def submitted(told: str) -> list[str]:
-    """Stages that a submission handed in."""
-    return [line.split()[0] for line in told.splitlines() if "submitted" in line]
 
 
 def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
@@ -100,7 +22,7 @@ def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     told = place.advgen("submit", quiet.name, "--on", "slurm", "--cluster", "here.yaml")
     assert submitted(told) == stages
     jobs = place.jobs("quiet")
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         assert place.cluster.job(jobs[after])["Dependency"].startswith(f"afterok:{jobs[before]}")
     assert submitted(place.advgen("submit", quiet.name, "--cluster", "here.yaml")) == []
     wait_for(lambda: newest(place.folder / "runs" / "quiet") > 0, "a checkpoint", 240)
