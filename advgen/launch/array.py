@@ -13,7 +13,7 @@ from advgen.launch.cluster import Cluster
 from advgen.launch.plan import STAGES, Job
 from advgen.launch.sbatch import Order, order
 from advgen.launch.state import LaunchFolder, Submitted
-from advgen.launch.submission import Step, Submission
+from advgen.launch.submission import Step, Submission, under_way
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import digest, dump_yaml
 
@@ -71,7 +71,7 @@ class SweepSubmission:
             name = member.recipe.name
             member.submit(lambda step, name=name: told(name, step), shard)
             if number == 0 and (job := member.folder.read().get("shard")):
-                shard = job.job if any(q.live for q in slurm.queued(job.job)) else None
+                shard = job.job if under_way(job) else None
 
     def _begin(self, told: Callable[[str, Step], None]) -> None:
         with ExitStack() as locks:

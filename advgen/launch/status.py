@@ -73,18 +73,23 @@ def tail(log: Path, lines: int) -> list[str]:
 
 
 def _status(folder: LaunchFolder, stage: str, job: Submitted, asked: bool) -> JobStatus:
-    state, detail = _judge(folder, stage, job, slurm.queued(job.job) if asked else [])
+    state, detail = _judge(folder, stage, job, slurm.queued(job.job) if asked else None)
     log = folder.log(stage, job.job)
     return JobStatus(stage, job.job, state, detail, log if log.is_file() else None)
 
 
-def _judge(folder: LaunchFolder, stage: str, job: Submitted, known: list[slurm.Queued]) -> tuple[str, str]:
+def _judge(folder: LaunchFolder, stage: str, job: Submitted, known: slurm.Queued | None) -> tuple[str, str]:
     code = folder.exit_code(stage, job.job)
+    if code == 0:
+        return "done", ""
+    # By SIGTERM, and not put back into the queue as one that was preempted: somebody cancelled it.
+    if code == 143 or (code is not None and known is not None and known.state == "CANCELLED"):
+        return "cancelled", ""
     if code is not None:
-        return ("done", "") if code == 0 else ("failed", f"exit code {code}{_meaning(code)}")
-    if not known:
+        return "failed", f"exit code {code}{_meaning(code)}"
+    if known is None:
         return "lost", "SLURM knows it no longer, and it left no exit code: cancelled, or killed without warning"
-    return _by_slurm(known[0])
+    return _by_slurm(known)
 
 
 def _by_slurm(job: slurm.Queued) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from advgen.errors import UserError
 from advgen.files import write_text
 from advgen.launch import slurm
 from advgen.launch.cluster import Cluster
-from advgen.launch.plan import Job, plan
+from advgen.launch.plan import STAGES, Job, plan
 from advgen.launch.sbatch import Order, order, setup_file
 from advgen.launch.state import LaunchFolder, Submitted
 from advgen.runtime.run_folder import RunFolder
@@ -83,7 +83,7 @@ class Submission:
         RunFolder(self.recipe.folder).claim(dump_yaml(self.recipe))
         with self.folder.locked():
             known = self.folder.read()
-            live = {stage: job for stage, job in known.items() if any(q.live for q in slurm.queued(job.job))}
+            live = {stage: job for stage, job in known.items() if under_way(job)}
             self._refuse_others(live)
             self.prepare()
             before, renewed = after, False
@@ -146,6 +146,13 @@ def cancel(folder: Path) -> list[tuple[str, str]]:
         raise UserError(f"{folder}: nothing of this run was submitted to SLURM.")
     slurm.require()
     with launch.locked():
-        live = [(s, j.job) for s, j in launch.read().items() if any(q.live for q in slurm.queued(j.job))]
-        slurm.cancel([job for _, job in reversed(live)])
+        known = launch.read()
+        live = [(stage, known[stage].job) for stage in reversed(STAGES) if stage in known and under_way(known[stage])]
+        slurm.cancel([job for _, job in live])
     return live
+
+
+def under_way(job: Submitted) -> bool:
+    """Whether a job waits or runs."""
+    known = slurm.queued(job.job)
+    return known is not None and known.live

@@ -10,7 +10,7 @@ import pytest
 from tests.distributed.ranks import newest, same
 from tests.distributed.runs import write_recipe
 from tests.slurm.cluster import wait_for
-from tests.slurm.place import CHANGES, Place, submitted
+from tests.slurm.place import CHANGES, SETTINGS, Place, submitted
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +42,7 @@ def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     place.advgen("submit", hurt.name, "--cluster", "here.yaml")
     jobs = place.jobs("hurt")
     wait_for(lambda: newest(place.folder / "runs" / "hurt") > 0, "a checkpoint", 240)
-    other = ("--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4", "--parsable")
-    place.cluster.ask("sbatch", *other, "--output=/dev/null", "--wrap=sleep 3", where=place.folder)
+    place.preempt()
     wait_for(lambda: place.cluster.job(jobs["train"])["Restarts"] == "1", "the training is back in the queue")
     assert submitted(place.advgen("submit", hurt.name, "--cluster", "here.yaml")) == []
     assert place.state(jobs["evaluate"]) == "PENDING"
@@ -80,11 +79,59 @@ def test_a_failing_stage_stops_those_after_it_and_the_next_submission_goes_on(pl
     place.advgen("cancel", "runs/late")
 
 
+def test_the_wall_time_comes(place: Place) -> None:
+    """SLURM's own warning a minute before the limit: a checkpoint, back into the queue, on from there."""
+    settings = SETTINGS.replace('"0:30:00"}', '"0:02:00"}\nwarn_seconds: 60\nmax_fruitless: 9')
+    (place.folder / "short.yaml").write_text(settings)
+    changes = CHANGES | {"training__engine": "ddp", "game__stabilize_kimg": 200.0}
+    recipe = write_recipe(place.folder / "long.yaml", name="long", **changes)
+    place.advgen("submit", recipe.name, "--cluster", "short.yaml")
+    log = place.folder / "runs/long/launch" / f"train-{place.jobs('long')['train']}.log"
+    told = "stopped with a checkpoint (exit code 85, restart 0): back into the queue"
+    wait_for(lambda: log.exists() and told in log.read_text(), "the warning is answered", 400)
+    wait_for(lambda: "going on from runs/long/checkpoints/" in log.read_text(), "it goes on", 400)
+    assert "restart 1," in log.read_text()
+    assert "restart 1" in place.advgen("status", "runs/long")
+    place.advgen("cancel", "runs/long")
+    wait_for(lambda: place.state(place.jobs("long")["train"]) == "CANCELLED", "it is cancelled")
+
+
+def test_restarts_that_train_nothing_end(place: Place) -> None:
+    """A program that always wants to be started again, and never gets anywhere."""
+    program = "\nprogram: [sh, -c, 'exit 85']\nmax_fruitless: 1"
+    (place.folder / "useless.yaml").write_text(SETTINGS + program)
+    recipe = write_recipe(place.folder / "useless-recipe.yaml", name="useless", **CHANGES | {"data__held_out": None})
+    place.advgen("submit", recipe.name, "--cluster", "useless.yaml", "--only", "train")
+    job = place.jobs("useless")["train"]
+    wait_for(lambda: place.state(job) == "FAILED", "it gives up", 240)
+    told = place.advgen("status", "runs/useless", code=1)
+    assert "2 restarts one after the other have trained nothing new: giving up" in told
+    assert place.cluster.job(job)["Restarts"] == "2"
+
+
+def test_cancelled_after_a_preemption_stays_cancelled(place: Place) -> None:
+    program = "\nprogram: [bash, -c, 'trap \"exit 143\" TERM; sleep 300 & wait']"
+    (place.folder / "idle.yaml").write_text(SETTINGS + program)
+    recipe = write_recipe(place.folder / "idle-recipe.yaml", name="waits", **CHANGES)
+    place.advgen("submit", recipe.name, "--cluster", "idle.yaml", "--only", "train")
+    job = place.jobs("waits")["train"]
+    wait_for(lambda: place.state(job) == "RUNNING", "it runs")
+    place.preempt()
+    wait_for(lambda: place.cluster.job(job)["Restarts"] == "1", "it is back in the queue")
+    wait_for(lambda: place.state(job) == "RUNNING", "it runs again")
+    log = place.folder / "runs/waits/launch" / f"train-{job}.log"
+    wait_for(lambda: "restart 1," in log.read_text(), "its script is under way")
+    place.advgen("cancel", "runs/waits")
+    wait_for(lambda: place.state(job) == "CANCELLED", "it is cancelled")
+    assert place.cluster.job(job)["Restarts"] == "1" and log.read_text().count("back into the queue") == 1
+    assert "cancelled" in place.advgen("status", "runs/waits", code=1)
+
+
 @pytest.mark.parametrize(
     ("settings", "flags", "text"),
     [
         ("partition: fast", [], "partition fast: this SLURM has none. Known: high, main"),
-        ("train: {nodes: 5}", [], "sbatch refuses: "),
+        ("train: {nodes: 8}", [], "sbatch refuses: "),
         ("train: {nodes: 3}", [], "has a global batch of 16, which 3 processes do not divide"),
         ("{partition: main, account: [a]}", [], "account"),
     ],

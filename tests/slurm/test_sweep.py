@@ -27,7 +27,9 @@ def test_a_sweep_as_job_arrays(place: Place) -> None:
     states = place.cluster.ask("squeue", "--noheader", "--array", "--format=%i %E")
     assert f"{arrays[1]}_1 aftercorr:{arrays[0]}" in states
     for number, name in enumerate(NAMES):
-        assert list(place.jobs(name).values()) == [f"{array}_{number}" for array in arrays]
+        assert [place.jobs(name)[stage] for stage in ("train", "evaluate", "report")] == [
+            f"{array}_{number}" for array in arrays
+        ]
     for _ in range(2):
         assert "submitted" not in place.advgen(*SWEEP, "--cluster", "one.yaml")
     assert "train " in place.advgen("status", "runs/points-sweep")
