@@ -127,6 +127,29 @@ def test_cancelled_after_a_preemption_stays_cancelled(place: Place) -> None:
     assert "cancelled" in place.advgen("status", "runs/waits", code=1)
 
 
+def test_shards_are_copied_to_the_node(place: Place) -> None:
+    """A program that tells what it was called with, and what lies there."""
+    settings = """
+train: {cpus_per_rank: 1}
+node_scratch: scratch room
+program: [bash, -c, 'printf "<%s>\\n" "$@"; ls "${@: -1}"', advgen]
+"""
+    (place.folder / "scratch.yaml").write_text(settings)
+    shards = place.folder / "the shards"
+    shards.mkdir()
+    (shards / "manifest.json").write_text("{}")
+    changes = CHANGES | {"data__train": {"shards": shards.name}, "data__held_out": None}
+    recipe = write_recipe(place.folder / "scratch-recipe.yaml", name="scratch", **changes)
+    place.advgen("submit", recipe.name, "--cluster", "scratch.yaml", "--only", "train")
+    job = place.jobs("scratch")["train"]
+    wait_for(lambda: place.state(job) == "COMPLETED", "it has run")
+    log = (place.folder / "runs/scratch/launch" / f"train-{job}.log").read_text()
+    copy = f"scratch room/advgen-{job}/data.train.shards"
+    called = ["train", "runs/scratch/launch/recipe.yaml", "--data.train.shards", copy]
+    assert "\n".join([*(f"<{word}>" for word in called), "manifest.json"]) in log
+    assert not any((place.folder / "scratch room").iterdir())
+
+
 @pytest.mark.parametrize(
     ("settings", "flags", "text"),
     [

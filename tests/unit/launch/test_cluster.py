@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advgen.config import load_recipe
+from advgen.config import load_recipe, method_of
 from advgen.errors import UserError
 from advgen.launch.cluster import CHECKOUT, Cluster, Container, Resources, load_cluster
 from advgen.launch.plan import plan
@@ -116,3 +117,16 @@ def test_a_secret_stands_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         texts += [printable(each, stage, None), str(each)]
     assert os.environ["WANDB_API_KEY"] and all("hunter2" not in text for text in texts)
     assert all("--export=ALL" in each.options for each in orders(tmp_path, Cluster()).values())
+
+
+def test_a_copy_of_the_shards_goes_on_with_the_run(tmp_path: Path) -> None:
+    """The flags that the batch script adds are the recipe's, and make it no other method."""
+    held_out = {"shards": "b"}
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", data__train={"shards": "a"}, data__held_out=held_out))
+    text = setup_file(Cluster(node_scratch="/scratch"), recipe, ("advgen",))
+    flags = shlex.split(text.split("local_shards=(")[1].split(")")[0])[1:]
+    assert flags == ["--data.train.shards", "a", "--data.held-out.shards", "b"]
+    flags[1::2] = ["/scratch/train", "/scratch/held-out"]
+    moved = load_recipe(tmp_path / "r.yaml", flags)
+    assert moved.data.train is not None and moved.data.train.shards == "/scratch/train"
+    assert method_of(moved) == method_of(recipe)
