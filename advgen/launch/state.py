@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from advgen.errors import UserError
-from advgen.files import write_json
+from advgen.files import write_json, write_text
+
+CANCELLED = 143
+"""Exit code of a job that was ended by SIGTERM and not put back into the queue: 128 + 15."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class LaunchFolder:
             return int((self.path / f"{stage}-{job}.exit").read_text())
         except (OSError, ValueError):
             return None
+
+    def mark_cancelled(self, stage: str, job: str) -> None:
+        """Leave what a job leaves that is ended by SIGTERM: one that has not begun cannot, and SLURM forgets it."""
+        write_text(self.path / f"{stage}-{job}.exit", f"{CANCELLED}\n")
 
     def read(self) -> dict[str, Submitted]:
         """The newest job of each stage; empty where nothing was submitted.

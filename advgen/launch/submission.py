@@ -149,6 +149,8 @@ def cancel(folder: Path) -> list[tuple[str, str]]:
         known = launch.read()
         live = [(stage, known[stage].job) for stage in reversed(STAGES) if stage in known and under_way(known[stage])]
         slurm.cancel([job for _, job in live])
+        for stage, job in live:
+            launch.mark_cancelled(stage, job)
     return live
 
 

@@ -26,9 +26,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_jobs_of_the_past(run: Path) -> None:
     found = {job.stage: job for job in run_status(run)}
     assert list(found) == ["shard", "train", "report"]
-    assert [job.state for job in found.values()] == ["done", "failed", "lost"]
+    assert [job.state for job in found.values()] == ["done", "failed", "stopped"]
     assert found["train"].detail == "exit code 137 (killed, most often for want of memory)"
     assert [job.bad for job in found.values()] == [False, True, True]
+
+
+def test_killed_without_a_word_and_cancelled(run: Path) -> None:
+    (run / "launch/train-1.exit").unlink()
+    assert [job.state for job in run_status(run)] == ["done", "lost", "stopped"]
+    LaunchFolder(run / "launch").mark_cancelled("train", "1")
+    assert [job.state for job in run_status(run)] == ["done", "cancelled", "stopped"]
 
 
 def test_what_was_read_is_what_was_written(run: Path) -> None:
