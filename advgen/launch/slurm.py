@@ -122,11 +122,16 @@ def tasks(text: str) -> set[int]:
     return found
 
 
-def with_comment(comment: str) -> str | None:
-    """Number of a waiting or running job of this user with that comment; the newest, None if there is none."""
+def with_comment(comment: str, besides: str | None = None) -> str | None:
+    """Number of a waiting or running job of this user with that comment; the newest, None if there is none.
+
+    Args:
+        comment: whole.
+        besides: a number that does not count.
+    """
     found = _ask(["squeue", "--me", "--noheader", "--format=%F|%k"])
     jobs = [line.split("|", 1)[0] for line in found.splitlines() if line.split("|", 1)[-1].strip() == comment]
-    return max(jobs, key=int, default=None)
+    return max((job for job in jobs if job != besides), key=int, default=None)
 
 
 def cancel(jobs: Sequence[str]) -> None:

@@ -102,7 +102,8 @@ class Submission:
                     continue
                 each = self._order(job)
                 # One that was handed in by a submission that was killed before it could write this down.
-                number = slurm.with_comment(each.comment) or slurm.submit(each.command(before), each.environment)
+                lost = slurm.with_comment(each.comment, besides=None if last is None else last.job)
+                number = lost or slurm.submit(each.command(before), each.environment)
                 known[job.stage] = Submitted(number, job.inputs, before)
                 self.folder.write(known)
                 told(Step(job.stage, "submitted", number, before))

@@ -127,6 +127,21 @@ def test_cancelled_after_a_preemption_stays_cancelled(place: Place) -> None:
     assert "cancelled" in place.advgen("status", "runs/waits", code=1)
 
 
+def test_a_submission_that_was_killed_leaves_no_second_job(place: Place) -> None:
+    """The jobs are known by their comments where no file tells of them."""
+    (place.folder / "held.yaml").write_text(SETTINGS + "options: [--hold]")
+    recipe = write_recipe(place.folder / "held-recipe.yaml", name="held", **CHANGES)
+    place.advgen("submit", recipe.name, "--cluster", "held.yaml")
+    jobs = place.jobs("held")
+    (place.folder / "runs/held/launch/launch.json").unlink()
+    place.advgen("submit", recipe.name, "--cluster", "held.yaml")
+    assert place.jobs("held") == jobs
+    assert place.advgen("cancel", "runs/held").count("cancelled") == 4
+    place.advgen("submit", recipe.name, "--cluster", "held.yaml")
+    assert not set(place.jobs("held").values()) & set(jobs.values())
+    place.advgen("cancel", "runs/held")
+
+
 def test_shards_are_copied_to_the_node(place: Place) -> None:
     """A program that tells what it was called with, and what lies there."""
     settings = """

@@ -24,14 +24,14 @@ def test_shellcheck() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def start(folder: Path, restart: int, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the batch script as SLURM would, with an srun that ends at once with ``code``."""
+def start(folder: Path, restart: int, code: int = 0, run: str = "run") -> subprocess.CompletedProcess[str]:
+    """Run the batch script as SLURM would, with an srun that ends at once with ``code``; a real one is in tests/slurm."""
     tools = folder / "bin"
     tools.mkdir(exist_ok=True)
     for name, text in {"srun": f"exit {code}", "scontrol": 'echo "scontrol $*"; exit 1'}.items():
         (tools / name).write_text(f"#!/bin/sh\n{text}\n")
         (tools / name).chmod(0o755)
-    job = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restart), "ADVGEN_RUN": "run"}
+    job = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restart), "ADVGEN_RUN": run}
     return subprocess.run(
         ["bash", str(ROOT / "slurm/train.sbatch"), "recipe.yaml"],
         cwd=folder,
@@ -56,6 +56,11 @@ def exit_mark(folder: Path) -> str:
 def test_the_exit_code_is_left(folder: Path, code: int) -> None:
     assert start(folder, 0, code).returncode == code
     assert exit_mark(folder) == str(code)
+
+
+def test_by_hand_nothing_is_left(folder: Path) -> None:
+    assert start(folder, 0, 7, run="").returncode == 7
+    assert not any((folder / "run/launch").iterdir())
 
 
 @pytest.mark.parametrize("code", [71, 75, 85, 138])
