@@ -13,6 +13,9 @@ from advgen.errors import AgreedError, UserError
 
 STAGES = {
     "run": "all stages of a recipe in order, skipping what is done",
+    "submit": "all stages of a recipe as jobs of a cluster",
+    "status": "tell how a run's jobs are",
+    "cancel": "cancel a run's jobs",
     "shard": "write images into WebDataset shards",
     "train": "train a recipe's game, or go on with it",
     "evaluate": "take metrics of a run's checkpoints",
