@@ -49,7 +49,7 @@ RUN groupadd --gid 10001 advgen && useradd --uid 10001 --gid advgen --create-hom
 COPY --from=packages /opt/advgen/.venv /opt/advgen/.venv
 COPY --from=packages /opt/advgen/pipelines/recipes /opt/advgen/recipes
 COPY --from=tested /opt/tested /opt/advgen/tested
-COPY --chmod=755 cloud/node.sh /opt/advgen/bin/node.sh
+COPY --chmod=755 cloud/node.sh cloud/stages.sh /opt/advgen/cloud/
 USER 10001:10001
 WORKDIR /home/advgen
 HEALTHCHECK --interval=5m --timeout=60s CMD ["advgen", "--version"]
