@@ -36,6 +36,7 @@ class Handed:
         missing: names of variables that the command needs and this shell does not have.
         install: what to do where the command is not found.
         hint: what a person does with the file.
+        once: whether the command makes a second job when it is given again.
     """
 
     ranks: int
@@ -45,6 +46,7 @@ class Handed:
     missing: tuple[str, ...]
     install: str
     hint: str
+    once: bool = False
 
 
 def submit(
@@ -74,6 +76,12 @@ def submit(
         console.print(handed.text, end="")
         console.print(f"# {shlex.join(handed.command) if handed.command else handed.hint}")
         return 0
+    mark = handed.file.with_suffix(".submitted")
+    if handed.once and mark.is_file():
+        raise UserError(
+            f"{recipe.folder}: was handed in before, and two jobs would train in one folder. {handed.hint} To hand it in "
+            f"again after its end, remove {mark}."
+        )
     RunFolder(recipe.folder).claim(text)
     with launch.locked():
         write_text(launch.recipe, text)
@@ -84,13 +92,15 @@ def submit(
         return 0
     if handed.missing:
         raise UserError(
-            f"{', '.join(handed.missing)}: not set here, and the jobs are to get it. Export it, and submit again."
+            f"{', '.join(handed.missing)}: not set here; the jobs are to get it. Export it, and submit again."
         )
     if shutil.which(handed.command[0]) is None:
         raise UserError(f"{handed.command[0]}: not found. {handed.install} Then: {shlex.join(handed.command)}")
     code = subprocess.run(handed.command).returncode
     if code:
         raise UserError(f"{shlex.join(handed.command)}: ended with {code}; see what it says above. The file stays.")
+    if handed.once:
+        write_text(mark, "")
     console.print(handed.hint)
     return 0
 
@@ -112,6 +122,7 @@ def _cloud(recipe: Recipe, name: str, stages: Collection[str], launch: LaunchFol
         missing=tuple(key for key in cloud.secrets if not os.environ.get(key)),
         install="`uv tool install 'skypilot[aws]'` (or gcp, azure, ...) brings it; `sky check` tells what is set up.",
         hint="`sky jobs queue` tells how the stages are, `sky jobs logs NUMBER` what they say.",
+        once=True,
     )
 
 

@@ -1,7 +1,7 @@
 """A recipe as a managed job of SkyPilot: one task a stage, in order, each on machines of its own.
 
-The recipe's relative paths are those of a bucket, which is mounted on all machines. The format is SkyPilot's task YAML; a
-pipeline is several tasks in one file, after a document with its name.
+The recipe's relative paths are those of a bucket, which is mounted on all machines. The format is SkyPilot's task YAML;
+a pipeline is several tasks in one file, after a document with its name.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Cloud:
     accelerators: str = "A100:8"
     """GPUs of each, in the words of `sky show-gpus`: NAME:COUNT."""
     metrics_accelerators: str | None = None
-    """The same for the machine that takes metrics, of which they use one; null for those of training, as some clouds rent
-    no smaller machine with the same. Other stages take none."""
+    """The same for the machine that takes metrics, of which they use one; null for those of training, as some clouds
+    rent no smaller machine with the same. Other stages take none."""
     spot: bool = True
     """Take machines that may be taken back at any time, at a fraction of the price; the job goes on on others."""
     infra: str | None = None
@@ -159,8 +159,8 @@ def _train(recipe: Recipe, job: Job, nodes: int) -> str:
     ]
     if nodes > 1:
         lines += [
-            "# The ranks write one checkpoint together, and mounts of a bucket see each other's files late: all machines",
-            "# write into the first one's folder, and the first one into the bucket.",
+            "# The ranks write one checkpoint together, and mounts of a bucket see each other's files late: all",
+            "# machines write into the first one's folder, and the first one into the bucket.",
             'mkdir -p "$runs"',
             'if [ "$NODE_RANK" != 0 ]; then',
             '    shared=$(cloud/share.sh "$MASTER_ADDR" "$runs" "$HOME/advgen-runs")',
