@@ -79,8 +79,8 @@ def submit(
     mark = handed.file.with_suffix(".submitted")
     if handed.once and mark.is_file():
         raise UserError(
-            f"{recipe.folder}: was handed in before, and two jobs would train in one folder. {handed.hint} To hand it in "
-            f"again after its end, remove {mark}."
+            f"{recipe.folder}: was handed in before, and two jobs would train in one folder. {handed.hint} To hand it "
+            f"in again after its end, remove {mark}."
         )
     RunFolder(recipe.folder).claim(text)
     with launch.locked():

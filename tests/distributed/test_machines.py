@@ -21,11 +21,10 @@ from tests.distributed.runs import ROOT, environment, free_port, make_shards, ru
 
 pytestmark = pytest.mark.slow
 
-# Paths as if there were no torchrun between: sums depend on the number of ranks, and the quiet run has two as well.
 LONG: dict[str, Any] = {
-    "game__stabilize_kimg": 1.0,
-    "game__fade_kimg": 1.0,
-    "training__checkpoint_kimg": 0.25,
+    "game__stabilize_kimg": 0.5,
+    "game__fade_kimg": 0.5,
+    "training__checkpoint_kimg": 0.1,
     "training__collective_timeout_seconds": 60.0,
     "evaluation": {"metrics": []},
 }
@@ -106,7 +105,6 @@ def test_a_machine_goes_away_and_comes_back(place: Path) -> None:
 def test_bad_input_ends_all_at_once(place: Path) -> None:
     script = str(submit(place, "bad", data__train={"shards": "nowhere"}))
     log = place / "bad.log"
-    began = time.monotonic()
     settings = {"STAGES": "train", "NODES": "1", "PROCESSES": "1"}
     text = Path(script).read_text()
     for name, value in settings.items():
@@ -117,7 +115,7 @@ def test_bad_input_ends_all_at_once(place: Path) -> None:
     with started(place, "bash", script, "0", log=log) as process:
         assert process.wait(timeout=240) == 2, log.read_text()
     assert "nowhere: no shards there" in log.read_text()
-    assert "started again" not in log.read_text(), time.monotonic() - began
+    assert "started again" not in log.read_text()
 
 
 def test_a_run_folder_seen_over_ssh(place: Path, tmp_path: Path) -> None:
