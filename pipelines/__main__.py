@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+from importlib import metadata
 
 from advgen.errors import AgreedError, UserError
 
@@ -37,7 +38,7 @@ USAGE = "\n".join(
         "stages:",
         *(f"  {name:<10} {text}" for name, text in STAGES.items()),
         "",
-        "`advgen STAGE --help` tells what a stage takes. A first run:",
+        "`advgen STAGE --help` tells what a stage takes, `advgen --version` which this is. A first run:",
         "  advgen run pipelines/recipes/earth-progan-demo.yaml",
     ]
 )
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"advgen {metadata.version('advgen')}")
+        return 0
     stage, *rest = arguments
     if stage not in STAGES:
         print(f"advgen: unknown stage '{stage}'. Known stages: {', '.join(STAGES)}.", file=sys.stderr)

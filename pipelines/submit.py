@@ -12,6 +12,8 @@ from advgen.launch.cluster import load_cluster
 from advgen.launch.plan import STAGES, chosen_stages
 from advgen.launch.sbatch import Order, printable
 from advgen.launch.submission import Step, Submission
+from pipelines.elsewhere import PLACES
+from pipelines.elsewhere import submit as elsewhere
 from pipelines.expected import expected
 from pipelines.terminal import console
 
@@ -20,15 +22,19 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = f"""Hand a recipe's stages ({", ".join(STAGES)}) to SLURM, each to begin when the one before it has ended
 well. Given again, the same command hands in what is not done and not on its way. Settings of the cluster (partition,
-account, GPUs, times) stand in slurm/clusters/NAME.yaml. Every key of the recipe is a flag, as of `advgen train`."""
+account, GPUs, times) stand in slurm/clusters/NAME.yaml. Every key of the recipe is a flag, as of `advgen train`.
+--on cloud (SkyPilot), kubernetes or machines (torchrun) writes a file instead, with settings of cloud/NAME.yaml, and
+hands it in where sky or kubectl is installed."""
 
 
 def main(argv: list[str]) -> int:
     """Submit a recipe."""
     parser = argparse.ArgumentParser(prog="advgen submit", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("recipe", type=Path, help="YAML file, see pipelines/recipes")
-    parser.add_argument("--on", choices=("slurm",), default="slurm", help="what runs the jobs")
-    parser.add_argument("--cluster", default="default", metavar="NAME", help="of slurm/clusters, or a .yaml file")
+    parser.add_argument("--on", choices=("slurm", *PLACES), default="slurm", help="what runs the jobs")
+    parser.add_argument(
+        "--cluster", default="default", metavar="NAME", help="of slurm/clusters or cloud, or a .yaml file"
+    )
     parser.add_argument("--only", metavar="S,S", help="only these stages")
     parser.add_argument("--from", dest="first", metavar="S", help="this stage and those after it")
     parser.add_argument("--measured", type=Path, metavar="RUN", help="a run whose rates tell how long this one takes")
@@ -36,6 +42,8 @@ def main(argv: list[str]) -> int:
     given, overrides = parser.parse_known_args(argv)
     stages = chosen_stages(given.only, given.first)
     recipe = load_recipe(given.recipe, overrides, "submit")
+    if given.on != "slurm":
+        return elsewhere(recipe, given.on, given.cluster, stages, given.show, lambda ranks: checked_game(recipe, ranks))
     cluster = load_cluster(given.cluster)
     submission = Submission(recipe, cluster, (sys.executable, "-m", "pipelines"), stages)
     game = checked_game(recipe, cluster.train.ranks)
