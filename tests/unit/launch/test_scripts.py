@@ -25,7 +25,7 @@ def test_shellcheck() -> None:
 
 
 def start(folder: Path, restart: int, code: int = 0, run: str = "run") -> subprocess.CompletedProcess[str]:
-    """Run the batch script as SLURM would, with an srun that ends at once with ``code``; a real one is in tests/slurm."""
+    """Run the batch script as SLURM would, with an srun that ends at once with ``code``; tests/slurm has a real one."""
     tools = folder / "bin"
     tools.mkdir(exist_ok=True)
     for name, text in {"srun": f"exit {code}", "scontrol": 'echo "scontrol $*"; exit 1'}.items():
