@@ -14,8 +14,9 @@ from advgen.errors import AgreedError, UserError
 STAGES = {
     "run": "all stages of a recipe in order, skipping what is done",
     "submit": "all stages of a recipe as jobs of a cluster",
-    "status": "tell how a run's jobs are",
-    "cancel": "cancel a run's jobs",
+    "sweep": "a recipe with a grid of values and several seeds, here or as jobs",
+    "status": "tell how the jobs of a run or a sweep are",
+    "cancel": "cancel the jobs of a run or a sweep",
     "shard": "write images into WebDataset shards",
     "train": "train a recipe's game, or go on with it",
     "evaluate": "take metrics of a run's checkpoints",

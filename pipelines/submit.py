@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from advgen.config import Recipe, load_recipe
 from advgen.launch.cluster import load_cluster
 from advgen.launch.plan import STAGES, chosen_stages
-from advgen.launch.sbatch import printable
+from advgen.launch.sbatch import Order, printable
 from advgen.launch.submission import Step, Submission
 from pipelines.elsewhere import PLACES
 from pipelines.elsewhere import submit as elsewhere
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     game = checked_game(recipe, cluster.train.ranks)
     told = expected(recipe, game, cluster, given.measured)
     if given.show:
-        show(submission, told)
+        show(submission.orders(), submission, told)
         return 0
     submission.check()
     for line in told:
@@ -73,19 +73,19 @@ def checked_game(recipe: Recipe, ranks: int) -> Game:
     return game
 
 
-def show(submission: Submission, told: list[str]) -> None:
-    """Print the files and the commands; what is no command is a comment of the shell."""
+def show(orders: dict[str, Order], submission: Submission, told: list[str]) -> None:
+    """Print files and commands; what is no command is a comment of the shell."""
     for line in told:
         console.print(f"# {line}")
     console.print(f"# {submission.folder.setup}")
     console.print(submission.setup)
-    orders = submission.orders()
     for script in dict.fromkeys(each.script[0] for each in orders.values()):
         console.print(f"# {script}")
         console.print(Path(script).read_text(encoding="utf-8"))
     before = None
     for stage, each in orders.items():
-        console.print(printable(each, stage, before))
+        arrays = before is not None and "ADVGEN_MEMBERS" in orders[before].environment
+        console.print(printable(each, stage, before, arrays))
         before = stage
 
 

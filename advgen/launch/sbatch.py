@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from advgen.config import Recipe
 from advgen.launch.cluster import CHECKOUT, Cluster, Resources
@@ -31,36 +32,43 @@ class Order:
     environment: dict[str, str]
     comment: str
 
-    def command(self, after: str | None) -> list[str]:
-        """The whole command for a job that begins when job ``after`` has ended well; None: when it can."""
-        waits = () if after is None else (f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes")
+    def command(self, after: str | None, each: bool = False) -> list[str]:
+        """The whole command for a job that begins when job ``after`` has ended well; None: when it can.
+
+        ``each``: of two job arrays, every task waits for the one of its own number alone.
+        """
+        kind = "aftercorr" if each else "afterok"
+        waits = () if after is None else (f"--dependency={kind}:{after}", "--kill-on-invalid-dep=yes")
         return ["sbatch", "--parsable", *self.options, *waits, *self.script]
 
 
-def order(job: Job, recipe: Recipe, cluster: Cluster, folder: LaunchFolder) -> Order:
+def order(job: Job, cluster: Cluster, run: Path, members: str | None = None) -> Order:
     """How a stage's job is handed in.
 
     Args:
         job: the stage.
-        recipe: whose.
         cluster: to which.
-        folder: in which the job's files lie; in sbatch's own names a % is doubled.
+        run: the run folder; of a job array the sweep's, whose ``launch/members.txt`` names the run folders.
+        members: of a job array, in sbatch's words, such as ``0-5%2``; None for a job that is none.
     """
-    run = recipe.folder
+    folder = LaunchFolder(run / "launch")
     comment = f"advgen:{run.resolve()}:{job.stage}:{job.inputs[:12]}"
-    log = str(folder.log(job.stage, "\0")).replace("%", "%%").replace("\0", "%j")
-    options = [f"--job-name={recipe.name}-{job.stage}", f"--comment={comment}", "--export=ALL", f"--output={log}"]
+    log = str(folder.log(job.stage, "\0")).replace("%", "%%")  # to sbatch a % begins a pattern
+    options = [f"--job-name={run.name}-{job.stage}", f"--comment={comment}", "--export=ALL"]
+    options.append(f"--output={log.replace(chr(0), '%j' if members is None else '%A_%a')}")
     options += _resources(getattr(cluster, job.stage), cluster)
     if job.many:
         options.append(f"--signal=B:USR1@{cluster.warn_seconds}")
-        script = (str(CHECKOUT / "train.sbatch"), *job.arguments[1:])
+        script = (str(CHECKOUT / "train.sbatch"),)
     else:
-        script = (str(CHECKOUT / "stage.sbatch"), job.stage, job.arguments[1])
-    environment = {
-        "ADVGEN_SETUP": str(folder.setup),
-        "ADVGEN_RUN": str(run),
-        "MAX_FRUITLESS": str(cluster.max_fruitless),
-    }
+        script = (str(CHECKOUT / "stage.sbatch"), job.stage)
+    environment = {"MAX_FRUITLESS": str(cluster.max_fruitless)}
+    if members is None:
+        script = (*script, str(folder.recipe))
+        environment["ADVGEN_RUN"] = str(run)
+    else:
+        options.append(f"--array={members}")
+        environment["ADVGEN_MEMBERS"] = str(folder.members)
     return Order(tuple(options), script, environment, comment)
 
 
@@ -115,8 +123,11 @@ def _array(name: str, words: tuple[str, ...]) -> str:
     return f"{name}=({shlex.join(words)})"
 
 
-def printable(order: Order, stage: str, after: str | None) -> str:
-    """A line of shell that hands the job in, keeps its number as ``$STAGE``, and has it wait for ``$AFTER``."""
+def printable(order: Order, stage: str, after: str | None, each: bool = False) -> str:
+    """A line of shell that hands the job in, keeps its number as ``$STAGE``, and has it wait for ``$AFTER``.
+
+    ``each``: as of :meth:`Order.command`.
+    """
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in order.environment.items())
-    command = shlex.join(order.command("@" if after else None)).replace("afterok:@", f'afterok:"${after}"', 1)
+    command = shlex.join(order.command("@" if after else None, each)).replace(":@", f':"${after}"', 1)
     return f"{stage}=$({variables} {command})"

@@ -28,7 +28,7 @@ class Queued:
         state: in SLURM's words, such as PENDING.
         reason: why it waits; empty if it does not.
         restarts: how often it was put back into the queue.
-        seconds: that it has run, since its last start.
+        elapsed: time that it has run since its last start, as SLURM writes it.
         nodes: where it runs or ran; empty before.
         exit_code: of the batch script, and the signal that ended it.
     """
@@ -97,25 +97,41 @@ def test(command: Sequence[str], environment: Mapping[str, str]) -> None:
     _ask([command[0], "--test-only", *command[1:]], environment)
 
 
-def queued(job: str) -> list[Queued]:
-    """What SLURM knows of a job, one entry for each task of an array; empty where it knows of none (any more).
+def queued(job: str) -> Queued | None:
+    """What SLURM knows of a job, or of one task of a job array (``12_3``); None where it knows none (any more).
 
     Raises:
         UserError: SLURM does not answer.
     """
-    done = _run(["scontrol", "show", "job", "--oneliner", job])
+    # Tasks that wait, or were cancelled before they began, stand in one record, which only the array's number finds.
+    number, _, task = job.partition("_")
+    done = _run(["scontrol", "show", "job", "--oneliner", number])
     if done.returncode:
-        if "Invalid job id" in done.stderr:
-            return []
-        raise UserError(f"scontrol show job {job}: {done.stderr.strip()}")
-    return [_read(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
+        if "Invalid job id" in done.stderr or "not found" in done.stdout:
+            return None
+        raise UserError(f"scontrol show job {number}: {done.stderr.strip()}")
+    found = [_read(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
+    return next((each for each in found if not task or int(task) in tasks(each.task)), None)
 
 
-def with_comment(comment: str) -> str | None:
-    """Number of a waiting or running job of this user with that comment; the newest, None if there is none."""
+def tasks(text: str) -> set[int]:
+    """Numbers of an array's tasks as scontrol writes them: ``3``, ``0-2``, ``0,4-5%2``; of any other job none."""
+    found: set[int] = set()
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text.split("%")[0]):
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def with_comment(comment: str, besides: str | None = None) -> str | None:
+    """Number of a waiting or running job of this user with that comment; the newest, None if there is none.
+
+    Args:
+        comment: whole.
+        besides: a number that does not count.
+    """
     found = _ask(["squeue", "--me", "--noheader", "--format=%F|%k"])
     jobs = [line.split("|", 1)[0] for line in found.splitlines() if line.split("|", 1)[-1].strip() == comment]
-    return max(jobs, key=int, default=None)
+    return max((job for job in jobs if job != besides), key=int, default=None)
 
 
 def cancel(jobs: Sequence[str]) -> None:

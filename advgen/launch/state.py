@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from advgen.errors import UserError
-from advgen.files import write_json
+from advgen.files import write_json, write_text
+
+CANCELLED = 143
+"""Exit code of a job that was ended by SIGTERM and not put back into the queue: 128 + 15."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,14 @@ class Submitted:
     """A job that was handed in.
 
     Attributes:
-        job: its number.
+        job: its number; of a task of a job array such as ``12_3``.
         inputs: of its :class:`advgen.launch.plan.Job`.
         after: number of the job that it waits for; None if for none.
-        tasks: members of a job array; None for a job that is none.
     """
 
     job: str
     inputs: str
     after: str | None
-    tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class LaunchFolder:
         """The newest job of each stage."""
         return self.path / "launch.json"
 
+    @property
+    def members(self) -> Path:
+        """Of a sweep: the run folders of its members, one a line."""
+        return self.path / "members.txt"
+
     def log(self, stage: str, job: str) -> Path:
         """What a job's batch script printed."""
         return self.path / f"{stage}-{job}.log"
@@ -65,6 +71,10 @@ class LaunchFolder:
             return int((self.path / f"{stage}-{job}.exit").read_text())
         except (OSError, ValueError):
             return None
+
+    def mark_cancelled(self, stage: str, job: str) -> None:
+        """Leave what a job leaves that is ended by SIGTERM: one that has not begun cannot, and SLURM forgets it."""
+        write_text(self.path / f"{stage}-{job}.exit", f"{CANCELLED}\n")
 
     def read(self) -> dict[str, Submitted]:
         """The newest job of each stage; empty where nothing was submitted.

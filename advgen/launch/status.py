@@ -9,10 +9,11 @@ from pathlib import Path
 from advgen.errors import UserError
 from advgen.launch import slurm
 from advgen.launch.plan import STAGES
-from advgen.launch.state import LaunchFolder, Submitted
+from advgen.launch.state import CANCELLED, LaunchFolder, Submitted
 
 _TAIL_BYTES = 65_536
 
+_STOPPED = ("stopped", "the stage before it did not end well")
 _MEANING = {
     2: "bad input, a full disk or a loss that is not finite: the log tells what to do",
     71: "a rank hung",
@@ -57,7 +58,15 @@ def run_status(run: Path) -> list[JobStatus]:
     if not jobs:
         raise UserError(f"{run}: nothing of this run was submitted. `advgen submit RECIPE` does it.")
     asked = shutil.which("scontrol") is not None  # elsewhere, as on a laptop, only what the jobs left is known
-    return [_status(folder, stage, jobs[stage], asked) for stage in STAGES if stage in jobs]
+    found: list[JobStatus] = []
+    for stage in (stage for stage in STAGES if stage in jobs):
+        job = jobs[stage]
+        state, detail = _judge(folder, stage, job, slurm.queued(job.job) if asked else None)
+        if state == "lost" and found and found[-1].bad:  # removed from the queue, since it could never begin
+            state, detail = _STOPPED
+        log = folder.log(stage, job.job)
+        found.append(JobStatus(stage, job.job, state, detail, log if log.is_file() else None))
+    return found
 
 
 def tail(log: Path, lines: int) -> list[str]:
@@ -72,25 +81,23 @@ def tail(log: Path, lines: int) -> list[str]:
     return text.splitlines()[-lines:] if lines > 0 else []
 
 
-def _status(folder: LaunchFolder, stage: str, job: Submitted, asked: bool) -> JobStatus:
-    state, detail = _judge(folder, stage, job, slurm.queued(job.job) if asked else [])
-    log = folder.log(stage, job.job)
-    return JobStatus(stage, job.job, state, detail, log if log.is_file() else None)
-
-
-def _judge(folder: LaunchFolder, stage: str, job: Submitted, known: list[slurm.Queued]) -> tuple[str, str]:
+def _judge(folder: LaunchFolder, stage: str, job: Submitted, known: slurm.Queued | None) -> tuple[str, str]:
     code = folder.exit_code(stage, job.job)
+    if code == 0:
+        return "done", ""
+    if code == CANCELLED or (code is not None and known is not None and known.state == "CANCELLED"):
+        return "cancelled", ""
     if code is not None:
-        return ("done", "") if code == 0 else ("failed", f"exit code {code}{_meaning(code)}")
-    if not known:
+        return "failed", f"exit code {code}{_meaning(code)}"
+    if known is None:
         return "lost", "SLURM knows it no longer, and it left no exit code: cancelled, or killed without warning"
-    return _by_slurm(known[0])
+    return _by_slurm(known)
 
 
 def _by_slurm(job: slurm.Queued) -> tuple[str, str]:
     again = f", restart {job.restarts}" if job.restarts else ""
     if job.reason == "DependencyNeverSatisfied":
-        return "stopped", "the stage before it did not end well"
+        return _STOPPED
     if job.state in ("RUNNING", "COMPLETING", "SUSPENDED"):
         return "running", f"for {job.elapsed} on {job.nodes}{again}"
     if job.live:

@@ -11,7 +11,7 @@ from advgen.errors import UserError
 from advgen.files import write_text
 from advgen.launch import slurm
 from advgen.launch.cluster import Cluster
-from advgen.launch.plan import Job, plan
+from advgen.launch.plan import STAGES, Job, plan
 from advgen.launch.sbatch import Order, order, setup_file
 from advgen.launch.state import LaunchFolder, Submitted
 from advgen.runtime.run_folder import RunFolder
@@ -67,11 +67,15 @@ class Submission:
         for each in self.orders().values():
             slurm.test(each.command(None), each.environment)
 
-    def submit(self, told: Callable[[Step], None]) -> None:
-        """Hand in what is wanted; ``told`` is called with each stage as soon as it is settled.
+    def submit(self, told: Callable[[Step], None], after: str | None = None) -> None:
+        """Hand in what is wanted.
 
         A stage is done if its last job ended well on the same inputs. One whose job waits or runs is left alone, unless
         a stage before it had to be handed in anew: then its job can never begin, and another takes its place.
+
+        Args:
+            told: is called with each stage as soon as it is settled.
+            after: a job of another run that the first of this one is to wait for.
 
         Raises:
             UserError: the run folder is no run's, a job of the run is under way with other settings, or SLURM refuses.
@@ -79,12 +83,10 @@ class Submission:
         RunFolder(self.recipe.folder).claim(dump_yaml(self.recipe))
         with self.folder.locked():
             known = self.folder.read()
-            live = {stage: job for stage, job in known.items() if any(q.live for q in slurm.queued(job.job))}
+            live = {stage: job for stage, job in known.items() if under_way(job)}
             self._refuse_others(live)
-            write_text(self.folder.recipe, dump_yaml(self.recipe))
-            write_text(self.folder.setup, self.setup)
-            before: str | None = None
-            renewed = False
+            self.prepare()
+            before, renewed = after, False
             for job in self.jobs:
                 last, running = known.get(job.stage), live.get(job.stage)
                 if running is not None and renewed:
@@ -100,14 +102,20 @@ class Submission:
                     continue
                 each = self._order(job)
                 # One that was handed in by a submission that was killed before it could write this down.
-                number = slurm.with_comment(each.comment) or slurm.submit(each.command(before), each.environment)
+                lost = slurm.with_comment(each.comment, besides=None if last is None else last.job)
+                number = lost or slurm.submit(each.command(before), each.environment)
                 known[job.stage] = Submitted(number, job.inputs, before)
                 self.folder.write(known)
                 told(Step(job.stage, "submitted", number, before))
                 before, renewed = number, True
 
+    def prepare(self) -> None:
+        """Write what the jobs read: the recipe, and the file that the batch scripts source."""
+        write_text(self.folder.recipe, dump_yaml(self.recipe))
+        write_text(self.folder.setup, self.setup)
+
     def _order(self, job: Job) -> Order:
-        return order(job, self.recipe, self.cluster, self.folder)
+        return order(job, self.cluster, self.recipe.folder)
 
     def _done(self, job: Job, last: Submitted) -> bool:
         return last.inputs == job.inputs and self.folder.exit_code(job.stage, last.job) == 0
@@ -139,6 +147,15 @@ def cancel(folder: Path) -> list[tuple[str, str]]:
         raise UserError(f"{folder}: nothing of this run was submitted to SLURM.")
     slurm.require()
     with launch.locked():
-        live = [(s, j.job) for s, j in launch.read().items() if any(q.live for q in slurm.queued(j.job))]
-        slurm.cancel([job for _, job in reversed(live)])
+        known = launch.read()
+        live = [(stage, known[stage].job) for stage in reversed(STAGES) if stage in known and under_way(known[stage])]
+        slurm.cancel([job for _, job in live])
+        for stage, job in live:
+            launch.mark_cancelled(stage, job)
     return live
+
+
+def under_way(job: Submitted) -> bool:
+    """Whether a job waits or runs."""
+    known = slurm.queued(job.job)
+    return known is not None and known.live

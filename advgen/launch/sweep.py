@@ -58,7 +58,7 @@ def members(recipe: str, seed: int, grid: Sequence[str], seeds: int) -> list[Mem
                 raise UserError(f"--grid: two members would be called {name}. Leave one of the values out.")
             found[name] = Member(name, (*flags, "--name", name))
     if len(found) > _MOST:
-        raise UserError(f"--grid: makes {len(found)} members; at most {_MOST} are taken at once. Cut the grid in parts.")
+        raise UserError(f"--grid: makes {len(found)} members; at most {_MOST} are taken at once. Make several sweeps.")
     return list(found.values())
 
 

@@ -2,95 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipelines.__main__ import main
 from tests.distributed.ranks import newest, same
-from tests.distributed.runs import write_images, write_recipe
-from tests.slurm.conftest import Cluster, wait_for
+from tests.distributed.runs import write_recipe
+from tests.slurm.cluster import wait_for
+from tests.slurm.place import CHANGES, SETTINGS, Place, submitted
 
 pytestmark = pytest.mark.slow
-
-SETTINGS = """
-partition: main
-train: {nodes: 2, cpus_per_rank: 4, time: "0:30:00"}
-environment: {MASTER_ADDR: 127.0.0.1, OMP_NUM_THREADS: "1"}
-"""
-
-# Sharding in the source's order; ZeRO on two nodes; patient, since the machine may be busy.
-CHANGES: dict[str, Any] = {
-    "data__train": {"shards": "shards", "images": {"kind": "folder", "path": "images"}},
-    "data__held_out": {"shards": "held-out", "images": {"kind": "folder", "path": "held-out-images"}},
-    "data__sharding": {"shuffle_seed": None, "shard_samples": 40},
-    "game__stabilize_kimg": 0.8,
-    "game__fade_kimg": 0.8,
-    "training__engine": "zero2",
-    "training__checkpoint_kimg": 0.25,
-    "training__collective_timeout_seconds": 240.0,
-    "evaluation": {"metrics": ["fd_lite0"], "samples": 16, "batch_size": 16},
-}
-
-
-class Place:
-    """A folder in which the program is run as on a login node of the cluster."""
-
-    def __init__(self, folder: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.cluster, self._capsys = folder, cluster, capsys
-
-    def advgen(self, *arguments: str, code: int = 0) -> str:
-        """What a command prints."""
-        self._capsys.readouterr()
-        assert main(list(arguments)) == code, self._capsys.readouterr()
-        told = self._capsys.readouterr()
-        return told.out + told.err
-
-    def jobs(self, name: str) -> dict[str, str]:
-        """Numbers of a run's jobs by stage."""
-        stored = json.loads((self.folder / "runs" / name / "launch" / "launch.json").read_text())
-        return {stage: values["job"] for stage, values in stored.items()}
-
-    def state(self, job: str) -> str:
-        return self.cluster.job(job)["JobState"]
-
-    def finished(self, name: str, seconds: float = 400) -> None:
-        """Until the last stage has ended well; a failure on the way ends the wait."""
-
-        def settled() -> bool:
-            states = {stage: self.state(job) for stage, job in self.jobs(name).items()}
-            bad = {stage for stage, state in states.items() if state in ("FAILED", "CANCELLED", "TIMEOUT")}
-            assert not bad, "\n".join(
-                path.read_text() for path in sorted((self.folder / "runs" / name / "launch").glob("*.log"))
-            )
-            return set(states.values()) == {"COMPLETED"}
-
-        wait_for(settled, f"{name} is through", seconds)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("submitted")
-    write_images(made / "images")
-    write_images(made / "held-out-images", 32, seed=8)
-    (made / "here.yaml").write_text(SETTINGS)
-    return made
-
-
-@pytest.fixture
-def place(folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Place:
-    monkeypatch.chdir(folder)
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    return Place(folder, cluster, capsys)
-
-
-def submitted(told: str) -> list[str]:
-    """Stages that a submission handed in."""
-    return [line.split()[0] for line in told.splitlines() if "submitted" in line]
 
 
 def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
@@ -100,7 +22,7 @@ def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     told = place.advgen("submit", quiet.name, "--on", "slurm", "--cluster", "here.yaml")
     assert submitted(told) == stages
     jobs = place.jobs("quiet")
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         assert place.cluster.job(jobs[after])["Dependency"].startswith(f"afterok:{jobs[before]}")
     assert submitted(place.advgen("submit", quiet.name, "--cluster", "here.yaml")) == []
     wait_for(lambda: newest(place.folder / "runs" / "quiet") > 0, "a checkpoint", 240)
@@ -120,8 +42,7 @@ def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     place.advgen("submit", hurt.name, "--cluster", "here.yaml")
     jobs = place.jobs("hurt")
     wait_for(lambda: newest(place.folder / "runs" / "hurt") > 0, "a checkpoint", 240)
-    other = ("--partition=high", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4", "--parsable")
-    place.cluster.ask("sbatch", *other, "--output=/dev/null", "--wrap=sleep 3", where=place.folder)
+    place.preempt()
     wait_for(lambda: place.cluster.job(jobs["train"])["Restarts"] == "1", "the training is back in the queue")
     assert submitted(place.advgen("submit", hurt.name, "--cluster", "here.yaml")) == []
     assert place.state(jobs["evaluate"]) == "PENDING"
@@ -158,11 +79,97 @@ def test_a_failing_stage_stops_those_after_it_and_the_next_submission_goes_on(pl
     place.advgen("cancel", "runs/late")
 
 
+def test_the_wall_time_comes(place: Place) -> None:
+    """SLURM's own warning a minute before the limit: a checkpoint, back into the queue, on from there."""
+    settings = SETTINGS.replace('"0:30:00"}', '"0:02:00"}\nwarn_seconds: 60\nmax_fruitless: 9')
+    (place.folder / "short.yaml").write_text(settings)
+    changes = CHANGES | {"training__engine": "ddp", "game__stabilize_kimg": 200.0}
+    recipe = write_recipe(place.folder / "long.yaml", name="long", **changes)
+    place.advgen("submit", recipe.name, "--cluster", "short.yaml")
+    log = place.folder / "runs/long/launch" / f"train-{place.jobs('long')['train']}.log"
+    told = "stopped with a checkpoint (exit code 85, restart 0): back into the queue"
+    wait_for(lambda: log.exists() and told in log.read_text(), "the warning is answered", 400)
+    wait_for(lambda: "going on from runs/long/checkpoints/" in log.read_text(), "it goes on", 400)
+    assert "restart 1," in log.read_text()
+    assert "restart 1" in place.advgen("status", "runs/long")
+    place.advgen("cancel", "runs/long")
+    wait_for(lambda: place.state(place.jobs("long")["train"]) == "CANCELLED", "it is cancelled")
+
+
+def test_restarts_that_train_nothing_end(place: Place) -> None:
+    """A program that always wants to be started again, and never gets anywhere."""
+    program = "\nprogram: [sh, -c, 'exit 85']\nmax_fruitless: 1"
+    (place.folder / "useless.yaml").write_text(SETTINGS + program)
+    recipe = write_recipe(place.folder / "useless-recipe.yaml", name="useless", **CHANGES | {"data__held_out": None})
+    place.advgen("submit", recipe.name, "--cluster", "useless.yaml", "--only", "train")
+    job = place.jobs("useless")["train"]
+    wait_for(lambda: place.state(job) == "FAILED", "it gives up", 240)
+    told = place.advgen("status", "runs/useless", code=1)
+    assert "2 restarts one after the other have trained nothing new: giving up" in told
+    assert place.cluster.job(job)["Restarts"] == "2"
+
+
+def test_cancelled_after_a_preemption_stays_cancelled(place: Place) -> None:
+    program = "\nprogram: [bash, -c, 'trap \"exit 143\" TERM; sleep 300 & wait']"
+    (place.folder / "idle.yaml").write_text(SETTINGS + program)
+    recipe = write_recipe(place.folder / "idle-recipe.yaml", name="waits", **CHANGES)
+    place.advgen("submit", recipe.name, "--cluster", "idle.yaml", "--only", "train")
+    job = place.jobs("waits")["train"]
+    wait_for(lambda: place.state(job) == "RUNNING", "it runs")
+    place.preempt()
+    wait_for(lambda: place.cluster.job(job)["Restarts"] == "1", "it is back in the queue")
+    wait_for(lambda: place.state(job) == "RUNNING", "it runs again")
+    log = place.folder / "runs/waits/launch" / f"train-{job}.log"
+    wait_for(lambda: "restart 1," in log.read_text(), "its script is under way")
+    place.advgen("cancel", "runs/waits")
+    wait_for(lambda: place.state(job) == "CANCELLED", "it is cancelled")
+    assert place.cluster.job(job)["Restarts"] == "1" and log.read_text().count("back into the queue") == 1
+    assert "cancelled" in place.advgen("status", "runs/waits", code=1)
+
+
+def test_a_submission_that_was_killed_leaves_no_second_job(place: Place) -> None:
+    """The jobs are known by their comments where no file tells of them."""
+    (place.folder / "held.yaml").write_text(SETTINGS + "options: [--hold]")
+    recipe = write_recipe(place.folder / "held-recipe.yaml", name="held", **CHANGES)
+    place.advgen("submit", recipe.name, "--cluster", "held.yaml")
+    jobs = place.jobs("held")
+    (place.folder / "runs/held/launch/launch.json").unlink()
+    place.advgen("submit", recipe.name, "--cluster", "held.yaml")
+    assert place.jobs("held") == jobs
+    assert place.advgen("cancel", "runs/held").count("cancelled") == 4
+    place.advgen("submit", recipe.name, "--cluster", "held.yaml")
+    assert not set(place.jobs("held").values()) & set(jobs.values())
+    place.advgen("cancel", "runs/held")
+
+
+def test_shards_are_copied_to_the_node(place: Place) -> None:
+    """A program that tells what it was called with, and what lies there."""
+    settings = """
+train: {cpus_per_rank: 1}
+node_scratch: scratch room
+program: [bash, -c, 'printf "<%s>\\n" "$@"; ls "${@: -1}"', advgen]
+"""
+    (place.folder / "scratch.yaml").write_text(settings)
+    shards = place.folder / "the shards"
+    shards.mkdir()
+    (shards / "manifest.json").write_text("{}")
+    changes = CHANGES | {"data__train": {"shards": shards.name}, "data__held_out": None}
+    recipe = write_recipe(place.folder / "scratch-recipe.yaml", name="scratch", **changes)
+    place.advgen("submit", recipe.name, "--cluster", "scratch.yaml", "--only", "train")
+    job = place.jobs("scratch")["train"]
+    wait_for(lambda: place.state(job) == "COMPLETED", "it has run")
+    log = (place.folder / "runs/scratch/launch" / f"train-{job}.log").read_text()
+    copy = f"scratch room/advgen-{job}/data.train.shards"
+    called = ["train", "runs/scratch/launch/recipe.yaml", "--data.train.shards", copy]
+    assert "\n".join([*(f"<{word}>" for word in called), "manifest.json"]) in log
+    assert not any((place.folder / "scratch room").iterdir())
+
+
 @pytest.mark.parametrize(
     ("settings", "flags", "text"),
     [
         ("partition: fast", [], "partition fast: this SLURM has none. Known: high, main"),
-        ("train: {nodes: 5}", [], "sbatch refuses: "),
+        ("train: {nodes: 8}", [], "sbatch refuses: "),
         ("train: {nodes: 3}", [], "has a global batch of 16, which 3 processes do not divide"),
         ("{partition: main, account: [a]}", [], "account"),
     ],
