@@ -61,7 +61,7 @@ trap stop TERM INT USR1
 ended_with() { grep -qsxE "$1" "$ADVGEN_RANKS"/*.code; }
 newest() { [[ -n ${ADVGEN_RUN:-} ]] && cat -- "$ADVGEN_RUN/checkpoints/latest" 2>/dev/null; }
 
-fruitless=0
+restarts=0 fruitless=0
 while [[ ! -e $ADVGEN_RANKS/stop ]]; do
     rm -f -- "$ADVGEN_RANKS"/*.pid "$ADVGEN_RANKS"/*.code
     before=$(newest)
@@ -73,10 +73,10 @@ while [[ ! -e $ADVGEN_RANKS/stop ]]; do
     # A rank that failed by itself comes first: those that were stopped because of it have codes of their own.
     own=$(grep -hvxE '71|75|85|130|138|143' "$ADVGEN_RANKS"/*.code 2>/dev/null | head -n 1)
     [[ -n $own ]] && exit "$own"
-    [[ $(newest) != "$before" ]] && fruitless=0
-    ((fruitless++ < ${MAX_FRUITLESS:-5})) || break
+    if [[ $(newest) != "$before" ]]; then fruitless=0; else ((++fruitless)); fi
+    ((fruitless <= ${MAX_FRUITLESS:-5})) || break
     if [[ ! -e $ADVGEN_RANKS/stop ]]; then
-        echo "cloud/node.sh: the ranks are started again (${fruitless} without a newer checkpoint)" >&2
+        echo "cloud/node.sh: restart $((++restarts)), $fruitless in a row without a newer checkpoint" >&2
         ended_with 85 || sleep "${PAUSE_SECONDS:-10}" # time for what was lost to come back
     fi
 done

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from advgen.config import load_recipe
 from advgen.errors import UserError
 from advgen.launch.plan import plan
+from advgen.launch.portable import load_settings
 from advgen.launch.skypilot import RECIPE, Cloud, command, pipeline
 from advgen.strict_config import YamlText, parse
 from tests.distributed.runs import ROOT
@@ -165,3 +167,15 @@ def test_paths_of_the_file_are_relative_to_where_sky_is_called(tmp_path: Path, m
 def test_bad_settings(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         cloud(**changes)
+
+
+def test_the_task_in_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/cloud.md shows what is printed."""
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(Path("pipelines/recipes/progan-celebahq-1024-8gpu.yaml"))
+    settings = load_settings(Cloud, "cloud/example-aws.yaml")
+    jobs = [job for job in plan(recipe, RECIPE) if job.stage == "train"]
+    text = (ROOT / "docs/cloud.md").read_text()
+    assert pipeline(recipe, jobs, settings, recipe.folder / "launch/recipe.yaml") in text
+    file = recipe.folder / "launch/skypilot.yaml"
+    assert f"# {' '.join(command(file, recipe, settings))}\n" in text
