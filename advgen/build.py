@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -265,6 +265,7 @@ def metric_files(evaluation: EvaluationConfig, ignore_label: int | None) -> Metr
         dinov2=_path(evaluation.dinov2),
         segmenter=_path(evaluation.segmenter),
         classifier=_path(evaluation.classifier),
+        lpips=_path(evaluation.lpips),
         ignore_label=ignore_label,
     )
 
@@ -279,10 +280,17 @@ def _path(named: str | None) -> Path | None:
     return None if named is None else Path(named).expanduser()
 
 
-def restored(game: Game, checkpoint: Checkpoint) -> tuple[dict[str, nn.Module], Progress]:
-    """The networks to draw with, averages in their networks' places, and where the checkpoint stands.
+def restored(
+    game: Game, checkpoint: Checkpoint, weights: Literal["average", "raw"] = "average"
+) -> tuple[dict[str, nn.Module], Progress]:
+    """The networks to draw with, and where the checkpoint stands.
 
     At a phase's end that is the phase, wholly faded in, and not the beginning of the next.
+
+    Args:
+        game: whose networks are loaded.
+        checkpoint: what from.
+        weights: "average" puts averages in their networks' places.
 
     Raises:
         UserError: the checkpoint is another game's.
@@ -294,4 +302,6 @@ def restored(game: Game, checkpoint: Checkpoint) -> tuple[dict[str, nn.Module], 
         progress = timeline.at_end_of(ended)
     else:
         progress = timeline.progress(checkpoint.clock)
+    if weights == "raw":
+        return dict(game.networks), progress
     return sampling_networks(game, game.networks, averages), progress

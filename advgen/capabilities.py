@@ -88,7 +88,38 @@ class Recomputes(Protocol):
 
 
 @runtime_checkable
-class Encodes(Protocol):
+class Decodes(Protocol):
+    """A game that finds images of latents."""
+
+    def decode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
+    ) -> Tensor:
+        """Images of latents: float [n, c, r, w], nominally in [-1, 1]; with the labels of ``like``.
+
+        Raises:
+            UserError: the game takes labels, and there are none.
+        """
+        ...
+
+
+@runtime_checkable
+class DrawsLatents(Decodes, Protocol):
+    """A game whose samples are images of latents that are drawn, so that one can walk among them.
+
+    Attributes:
+        normal_latents: whether they are of N(0, s^2 I), where ways between them are arcs
+            (:func:`advgen.interpolation.slerp`), or of a box, where they are lines.
+    """
+
+    normal_latents: bool
+
+    def latents(self, noise: Noise) -> Tensor:
+        """float [n, latents], a row of noise each: those that :meth:`Samples.sample` draws with the same noise."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Decodes, Protocol):
     """A game that finds latents of images, and images of latents."""
 
     def encode(
@@ -101,16 +132,6 @@ class Encodes(Protocol):
             progress: where the run stands.
             images: with labels, where the game takes them.
             noise: a row an image, of latents that are drawn; None: their means.
-        """
-        ...
-
-    def decode(
-        self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
-    ) -> Tensor:
-        """Images of latents: float [n, c, r, w], nominally in [-1, 1]; with the labels of ``like``.
-
-        Raises:
-            UserError: the game takes labels, and there are none.
         """
         ...
 

@@ -102,6 +102,11 @@ class Comparison:
         _check_level(images, height, resolution)
         _check_level(self._reference, reference.height, resolution)
         for each in self._wanted:
+            if resolution < each.metric.smallest:
+                raise UserError(
+                    f"{each.name}: is taken of images from {each.metric.smallest} pixels on, not of "
+                    f"{resolution}. Leave it out, or name larger ones."
+                )
             if self._count(each) > len(images):
                 raise UserError(
                     f"{each.name}: is of {self._count(each):,} images, and {images} holds {len(images):,}. Name more "

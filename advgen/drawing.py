@@ -2,57 +2,193 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from importlib import metadata
+from typing import Literal
 
 import numpy as np
 import torch
 
 from advgen.build import build_game, open_held_out, open_stream, restored
-from advgen.capabilities import Encodes, Paints, Samples
+from advgen.capabilities import DrawsLatents, Encodes, Paints, Samples
 from advgen.config import Recipe
 from advgen.errors import UserError
+from advgen.files import sha256
 from advgen.game import Batch
 from advgen.images import to_bytes
-from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint
+from advgen.runtime.checkpoint import COMPLETE, find_checkpoint, read_checkpoint
 from advgen.runtime.run_folder import RunFolder
 from advgen.seeds import Noise
+from advgen.tools.latents import closed_way, truncated
+from advgen.tools.numbered import Series
 from advgen.tools.tiles import check_tile, tiled
 from advgen.turns import batch_of
 
+CHUNK = 16
+"""Pictures are drawn so many at a time, whatever is asked for (:func:`in_chunks`)."""
+
+
+def in_chunks(draw: Callable[[torch.Tensor], torch.Tensor], numbers: range) -> Iterator[torch.Tensor]:
+    """Rows of consecutive numbers, drawn in whole chunks that begin at multiples of :data:`CHUNK`.
+
+    Kernels round otherwise for other batch sizes: between batches of 1 and of 16, one picture in ten of a small
+    ProGAN had a byte that differed. In such chunks row i depends on i alone, and not on what else is drawn.
+
+    Args:
+        draw: rows of int64 [:data:`CHUNK`] numbers.
+        numbers: consecutive ones, not negative.
+    """
+    for start in range(numbers.start - numbers.start % CHUNK, numbers.stop, CHUNK):
+        rows = draw(torch.arange(start, start + CHUNK))
+        yield rows[max(numbers.start - start, 0) : numbers.stop - start]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a run draws, and by which arithmetic.
+
+    Attributes:
+        nimg: images seen at the checkpoint; None for the newest.
+        weights: "average" puts moving averages in their networks' places, where the game keeps some.
+        dtype: that networks are cast to.
+        device: that they are moved to.
+    """
+
+    nimg: int | None = None
+    weights: Literal["average", "raw"] = "average"
+    dtype: torch.dtype = torch.float32
+    device: torch.device = torch.device("cpu")
+
 
 class Drawer:
-    """Draws images from a run's newest checkpoint."""
+    """Draws images from a run's checkpoint."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, recipe: Recipe, folder: RunFolder, choice: Choice | None = None) -> None:
         """
         Args:
             recipe: the run's.
             folder: the run's.
-            dtype: that networks are cast to.
+            choice: of a checkpoint, and how it draws.
 
         Raises:
-            UserError: no checkpoint.
+            UserError: no such checkpoint.
         """
-        path = latest_checkpoint(folder.checkpoints)
-        game = build_game(recipe)
-        if path is None:
-            raise UserError(f"{folder.path}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
-        self._game, self._dtype, self._points = game, dtype, recipe.data.points is not None
-        self._networks, self._progress = restored(game, read_checkpoint(path))
+        self._choice = choice = choice or Choice()
+        path = find_checkpoint(folder.path, folder.checkpoints, choice.nimg)
+        self._game, self._dtype, self._points = build_game(recipe), choice.dtype, recipe.data.points is not None
+        self._networks, self._progress = restored(self._game, read_checkpoint(path), choice.weights)
         for network in self._networks.values():
-            network.to(dtype)
+            network.to(choice.device, choice.dtype).eval()
+        self.about = {
+            "Software": f"advgen {metadata.version('advgen')}",
+            "run": recipe.name,
+            "nimg": str(int(path.name)),
+            "checkpoint": sha256(path / COMPLETE),
+            "weights": choice.weights if self._game.averages else "raw",
+            "precision": str(choice.dtype).removeprefix("torch."),
+        }
+        """What is drawn with, as text to be stored with a picture; ``checkpoint`` is the SHA-256 of its own sums."""
 
-    def draw(self, count: int, seed: int, like: Batch | None = None) -> torch.Tensor:
-        """Images uint8 [count, c, h, w], of labels or maps where the game takes them; points float32 [n, d, 1, 1]."""
-        if not isinstance(self._game, Samples):
+    @property
+    def resolution(self) -> int:
+        """Height of samples, in pixels."""
+        return self._progress.phase.resolution
+
+    def draw(self, series: Series, numbers: range) -> torch.Tensor:
+        """Pictures of consecutive numbers: uint8 [n, c, h, w]; points float32 [n, d, 1, 1].
+
+        Raises:
+            UserError: a game that draws no samples.
+        """
+        return torch.cat(list(self.batches(series, numbers)))
+
+    def batches(self, series: Series, numbers: range) -> Iterator[torch.Tensor]:
+        """What :meth:`draw` returns, up to :data:`CHUNK` at a time."""
+        game = self._game
+        if not isinstance(game, Samples):
             raise UserError("This run's game draws no samples of its own. Give it images: --reconstruct.")
+        if series.truncation is not None:
+            walks = self._walker("--truncation")
+
+        def drawn(positions: torch.Tensor) -> torch.Tensor:
+            like = self._like(series, positions)
+            if series.truncation is not None:
+                return self._decoded(walks, self._latents_of(walks, series, positions), like)
+            with torch.no_grad():
+                noise = self._noise(series.seed, positions)
+                return self._shown(game.sample(self._networks, self._progress, noise, like))
+
+        return in_chunks(drawn, numbers)
+
+    def loop(self, series: Series, first: int, cells: int, keys: int, frames: int) -> Iterator[torch.Tensor]:
+        """Closed ways through latents, side by side: frames uint8 [cells, c, h, w].
+
+        Key k of cell c has the latents of picture ``first + k * cells + c`` of the series, so that the first frame
+        shows the first pictures. A cell keeps its class.
+
+        Args:
+            series: of the keys.
+            first: number of the first key of the first cell.
+            cells: how many ways.
+            keys: on each way, at least 2.
+            frames: of a whole loop; after the last the first would follow.
+
+        Raises:
+            UserError: a game whose samples are not made of latents alone.
+        """
+        game = self._walker("--video")
+        if series.truncation is not None:
+            self._walker("--truncation")
+        numbers = torch.arange(first, first + keys * cells)
+        latents = self._latents_of(game, series, numbers).unflatten(0, (keys, cells))
+
+        def drawn(rows: torch.Tensor) -> torch.Tensor:
+            cell, frame = rows % cells, (rows // cells).double()
+            at = (frame * keys / frames).to(latents.device)
+            way = closed_way(latents[:, cell.to(latents.device)], at, spherical=game.normal_latents)
+            return self._decoded(game, way, self._like(series, first + cell))
+
+        # All frames are one row of numbers, so that few cells still fill the chunks.
+        waiting: list[torch.Tensor] = []
+        for batch in in_chunks(drawn, range(frames * cells)):
+            waiting += batch
+            while len(waiting) >= cells:
+                yield torch.stack(waiting[:cells])
+                del waiting[:cells]
+
+    def _walker(self, what: str) -> DrawsLatents:
+        """The game, if its samples are made of latents; of normal ones where they are truncated."""
+        game = self._game
+        if not isinstance(game, DrawsLatents) or self._points:
+            raise UserError(f"{what}: this run's game draws no images of latents alone. Leave it out.")
+        if what == "--truncation" and not game.normal_latents:
+            raise UserError(f"{what}: this run's latents are not of a normal distribution. Leave it out.")
+        return game
+
+    def _latents_of(self, game: DrawsLatents, series: Series, positions: torch.Tensor) -> torch.Tensor:
+        """Of pictures by number, [n, d]; truncated before they are rounded to the networks' type."""
+        latents = game.latents(replace(self._noise(series.seed, positions), dtype=None))
+        if series.truncation is not None:
+            latents = truncated(latents, series.truncation)
+        return latents.to(self._dtype)
+
+    def _decoded(self, game: DrawsLatents, latents: torch.Tensor, like: Batch | None) -> torch.Tensor:
         with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(count), self._dtype)
-            return self._shown(self._game.sample(self._networks, self._progress, noise, like))
+            return self._shown(game.decode(self._networks, self._progress, latents, like))
+
+    def _noise(self, seed: int, positions: torch.Tensor) -> Noise:
+        return Noise(seed, ("draw",), positions.to(self._choice.device), self._dtype)
+
+    def _like(self, series: Series, positions: torch.Tensor) -> Batch | None:
+        """The classes of a series at these numbers."""
+        if not series.classes:
+            return None
+        labels = torch.tensor(series.classes)[positions % len(series.classes)]
+        return Batch(torch.empty(len(positions), 0), labels.to(self._choice.device))
 
     def _shown(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float() if self._points else to_bytes(images)
+        return (images.float() if self._points else to_bytes(images)).cpu()
 
     def reals(self, recipe: Recipe, shards: str | None, count: int, seed: int) -> Batch:
         """``count`` real images that were held out, no two the same; other ones for other seeds, while there are any.
@@ -74,7 +210,7 @@ class Drawer:
             raise UserError(f"{stream}: holds {len(stream)} images, and {count} are asked for. Take fewer rows.")
         start = seed % (len(stream) // count) * count
         samples = stream.read(np.arange(start, start + count), self._progress.phase.resolution)
-        batch = batch_of(samples, torch.device("cpu"), labelled=recipe.data.classes > 0)
+        batch = batch_of(samples, self._choice.device, labelled=recipe.data.classes > 0)
         return replace(batch, images=batch.images.to(self._dtype))
 
     def reconstruct(self, real: Batch, seed: int) -> torch.Tensor:
@@ -106,10 +242,10 @@ class Drawer:
                 near = real.strided(0 if weight < 0.5 else 1, 2)
                 ways.append(game.decode(self._networks, self._progress, between, near))
         ways.append(real.images[1::2])
-        return to_bytes(torch.stack(ways, dim=1).flatten(0, 1))
+        return to_bytes(torch.stack(ways, dim=1).flatten(0, 1)).cpu()
 
     def _latents(self, real: Batch, seed: int) -> torch.Tensor:
-        noise = Noise(seed, ("draw",), torch.arange(len(real.images)), self._dtype)
+        noise = self._noise(seed, torch.arange(len(real.images)))
         with torch.no_grad():
             return self._encoder().encode(self._networks, self._progress, real, noise)
 
@@ -129,12 +265,12 @@ class Drawer:
             UserError: a game that paints no maps, maps that it cannot paint, styles that are not there, small tiles.
         """
         painter = self._painter()
-        painter.check_maps(self._networks, self._progress, like, styles)
+        painter.check_maps(self._networks, self._progress, self._there(like), styles)
         if tile is not None:
             check_tile(tile, painter.stride(self._progress))
 
     def paint(self, like: Batch, seed: int, styles: Mapping[int, int], tile: int | None = None) -> torch.Tensor:
-        """Pictures uint8 [n, c, h, w] of the maps; without styles and tiles those of :meth:`draw`.
+        """Pictures uint8 [n, c, h, w] of the maps.
 
         Args:
             like: with the maps.
@@ -148,13 +284,19 @@ class Drawer:
         self.check_maps(like, styles, tile)
         painter, networks, progress = self._painter(), self._networks, self._progress
         with torch.no_grad():
-            noise = Noise(seed, ("draw",), torch.arange(len(like.images)), self._dtype)
-            planes = painter.planes(networks, noise, like, styles)
+            noise = self._noise(seed, torch.arange(len(like.images)))
+            planes = painter.planes(networks, noise, self._there(like), styles)
             if tile is None:
-                return to_bytes(painter.paint(networks, progress, planes))
-            return to_bytes(
-                tiled(lambda part: painter.paint(networks, progress, part), planes, tile, painter.stride(progress))
+                return to_bytes(painter.paint(networks, progress, planes)).cpu()
+            painted = tiled(
+                lambda part: painter.paint(networks, progress, part), planes, tile, painter.stride(progress)
             )
+            return to_bytes(painted).cpu()
+
+    def _there(self, like: Batch) -> Batch:
+        parts = {field.name: getattr(like, field.name) for field in fields(like)}
+        there = {name: value.to(self._choice.device) for name, value in parts.items() if value is not None}
+        return replace(like, **there)
 
     def _painter(self) -> Paints:
         if not isinstance(self._game, Paints):

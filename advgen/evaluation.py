@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from advgen.capabilities import Classifies, Encodes, Samples
+from advgen.capabilities import Classifies, DrawsLatents, Encodes, Samples
 from advgen.data.stream import NumberedStream
 from advgen.errors import AgreedError, UserError
 from advgen.files import sha256
@@ -184,6 +184,8 @@ class Evaluator:
             self.panel.measure(each)
         results: list[Record] = []
         for subject in self._subjects(wanted, checkpoints, repeats):
+            if not subject.records:  # pictures are too small for all metrics that are of them
+                continue
             if any_of(stop(), self._ranks):
                 break
             known = [records is not None and records.find(r) is not None for r in subject.records.values()]
@@ -206,6 +208,8 @@ class Evaluator:
         game, spec = self.game, wanted.metric
         if spec.of in ("reconstructions", "probed") and not isinstance(game, Encodes):
             raise UserError(f"{spec.name}: this game finds no latents of images. Leave it out of evaluation.metrics.")
+        if spec.walks and not isinstance(game, DrawsLatents):
+            raise UserError(f"{spec.name}: this game draws no latents. Leave it out of evaluation.metrics.")
         if spec.of == "answers" and not (isinstance(game, Classifies) and game.classifies):
             raise UserError(f"{spec.name}: this game's networks tell no classes. Leave it out of evaluation.metrics.")
         if spec.of != "samples" and self.images.held_out is None:
@@ -225,7 +229,7 @@ class Evaluator:
                     self._floors.add(resolution)
                     yield self._floor(wanted, resolution)
                 for of in dict.fromkeys(each.metric.of for each in wanted):
-                    group = [each for each in wanted if each.metric.of == of]
+                    group = [each for each in wanted if each.metric.of == of and resolution >= each.metric.smallest]
                     for repeat in range(repeats if of == "samples" else 1):
                         known = figures.setdefault((resolution, fade, of, repeat), {})
                         yield self._of(of, group, path, about, view, repeat, known)
@@ -277,7 +281,9 @@ class Evaluator:
             "checkpoint": None,
             "checkpoint_sha256": None,
         }
-        reals = {each: self._held_out(each) for each in wanted if each.metric.floor}
+        reals = {
+            each: self._held_out(each) for each in wanted if each.metric.floor and resolution >= each.metric.smallest
+        }
         records: dict[Asked, Record] = {}
         for each, held_out in reals.items():
             images = {"samples": held_out.count, "images": f"held-out {held_out.stream.digest}", "weights": "none"}

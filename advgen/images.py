@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advgen.files import atomic
+from advgen.errors import UserError
+from advgen.files import atomic_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,9 +58,40 @@ def grid(images: Tensor, columns: int, magnify: int = 1) -> Tensor:
     return rows.reshape(n // columns * h, columns * w, c)
 
 
-def save_png(path: Path, image: Tensor) -> None:
-    """Write uint8 [h, w, 3] as a PNG file, atomically."""
+def save_png(path: Path, image: Tensor, about: Mapping[str, str] | None = None) -> None:
+    """Write a PNG file, atomically; :func:`save_pngs` tells of the arguments."""
+    save_pngs([(path, image, about or {})])
+
+
+def save_pngs(pictures: Sequence[tuple[Path, Tensor, Mapping[str, str]]]) -> None:
+    """Write PNG files, each atomically.
+
+    Args:
+        pictures: of each the file; uint8 [h, w, 3], or [h, w, 1], which is stored as grey; and text that is stored with
+            it, by keyword (tEXt chunks; iTXt where a value is not Latin-1).
+    """
+    from PIL import Image, PngImagePlugin
+
+    with atomic_all([path for path, _, _ in pictures]) as temporaries:
+        for temporary, (_, image, about) in zip(temporaries, pictures, strict=True):
+            text = PngImagePlugin.PngInfo()
+            for keyword, value in about.items():
+                text.add_text(keyword, value)
+            values = image.contiguous().cpu().numpy()
+            grey = values.shape[-1] == 1
+            Image.fromarray(values[..., 0] if grey else values).save(temporary, format="PNG", pnginfo=text)
+
+
+def text_of(path: Path) -> dict[str, str]:
+    """The text that :func:`save_png` stored with a picture; its pixels are not decoded.
+
+    Raises:
+        UserError: it is no PNG file, or cannot be read.
+    """
     from PIL import Image
 
-    with atomic(path) as temporary:
-        Image.fromarray(image.contiguous().cpu().numpy()).save(temporary, format="PNG")
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return {str(keyword): str(value) for keyword, value in image.info.items() if isinstance(value, str)}
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises the latter two for damaged chunks
+        raise UserError(f"{path}: is no PNG file ({error}).") from None

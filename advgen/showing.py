@@ -8,7 +8,7 @@ of pictures at once gives other last bits.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from advgen.capabilities import Samples
+from advgen.capabilities import DrawsLatents, Samples
 from advgen.data.stream import NumberedStream
 from advgen.game import Batch, Game, ImageSpec, Progress, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.held_out import answered, probed, reconstructed
+from advgen.metrics.path_length import step as path_step
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Ranks, batches_of
 from advgen.metrics.reals import Reals
@@ -84,7 +85,10 @@ class Showing:
             draw = partial(self._draw, networks, progress, seed, numbers, like)
             shown = None if like is None else like.of(slice(len(numbers)))
             labels, label_map = (None, None) if shown is None else (shown.labels, shown.label_map)
-            yield Pictures(draw(0), labels, label_map, again=draw, first=numbers.start)
+            step: Callable[[float], tuple[Tensor, Tensor]] | None = None
+            if isinstance(self._game, DrawsLatents):
+                step = partial(self._step, self._game, networks, progress, seed, numbers, like)
+            yield Pictures(draw(0), labels, label_map, again=draw, step=step, first=numbers.start)
 
     def of_held_out(
         self,
@@ -133,10 +137,31 @@ class Showing:
         assert isinstance(self._game, Samples)
         scope = ("evaluation", again) if again else ("evaluation",)
         drawn: list[Tensor] = []
-        for first in range(0, len(numbers), DRAWN):  # a batch begins at a multiple
-            at = torch.arange(numbers.start + first, numbers.start + first + DRAWN, device=self._device)
-            part = None if like is None else like.of(slice(first, first + DRAWN))
+        for at, part in self._pieces(numbers, like):
             with torch.no_grad():
                 images = self._game.sample(networks, progress, Noise(seed, scope, at), part)
             drawn.append(to_bytes(images) if self._spec.points is None else images)
         return torch.cat(drawn)[: len(numbers)]
+
+    def _step(
+        self,
+        game: DrawsLatents,
+        networks: Mapping[str, nn.Module],
+        progress: Progress,
+        seed: int,
+        numbers: range,
+        like: Batch | None,
+        length: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Either end of a step between latents (:func:`advgen.metrics.path_length.step`), one step a number."""
+        pieces = self._pieces(numbers, like)
+        near, far = zip(
+            *(path_step(game, networks, progress, seed, at, part, length) for at, part in pieces), strict=True
+        )
+        return torch.cat(near)[: len(numbers)], torch.cat(far)[: len(numbers)]
+
+    def _pieces(self, numbers: range, like: Batch | None) -> Iterator[tuple[Tensor, Batch | None]]:
+        """Numbers int64 [DRAWN], with their conditions; the last ones are whole, too. A batch begins at a multiple."""
+        for first in range(0, len(numbers), DRAWN):
+            at = torch.arange(numbers.start + first, numbers.start + first + DRAWN, device=self._device)
+            yield at, None if like is None else like.of(slice(first, first + DRAWN))

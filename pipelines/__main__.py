@@ -7,11 +7,16 @@ import importlib
 import os
 import sys
 import traceback
+from importlib import metadata
 
 from advgen.errors import AgreedError, UserError
 
 STAGES = {
     "run": "all stages of a recipe in order, skipping what is done",
+    "submit": "all stages of a recipe as jobs of a cluster",
+    "sweep": "a recipe with a grid of values and several seeds, here or as jobs",
+    "status": "tell how the jobs of a run or a sweep are",
+    "cancel": "cancel the jobs of a run or a sweep",
     "shard": "write images into WebDataset shards",
     "train": "train a recipe's game, or go on with it",
     "evaluate": "take metrics of a run's checkpoints",
@@ -33,7 +38,7 @@ USAGE = "\n".join(
         "stages:",
         *(f"  {name:<10} {text}" for name, text in STAGES.items()),
         "",
-        "`advgen STAGE --help` tells what a stage takes. A first run:",
+        "`advgen STAGE --help` tells what a stage takes, `advgen --version` which this is. A first run:",
         "  advgen run pipelines/recipes/earth-progan-demo.yaml",
     ]
 )
@@ -45,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"advgen {metadata.version('advgen')}")
+        return 0
     stage, *rest = arguments
     if stage not in STAGES:
         print(f"advgen: unknown stage '{stage}'. Known stages: {', '.join(STAGES)}.", file=sys.stderr)

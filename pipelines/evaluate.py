@@ -94,6 +94,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dinov2", help="TorchScript file, for fd_dinov2")
     parser.add_argument("--segmenter", help="TorchScript file, for miou and pixel_accuracy; else one is trained")
     parser.add_argument("--classifier", help="TorchScript file, for recognised; else one is trained")
+    parser.add_argument("--lpips", help="TorchScript file, for lpips_diversity and ppl")
     parser.add_argument("--judge-images", type=int, help="images that a segmenter or classifier is trained on")
     given = parser.parse_args(argv)
     if given.repeats < 1 or (given.watch is not None and given.watch <= 0):
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
         changes["metrics"] = tuple(name.strip() for name in given.metrics.split(","))
         asked(changes["metrics"])
     judges = ("segmenter", "classifier", "judge_images")
-    for name in ("samples", "batch_size", "inception_weights", "reference_statistics", "dinov2", *judges):
+    for name in ("samples", "batch_size", "inception_weights", "reference_statistics", "dinov2", "lpips", *judges):
         if getattr(given, name) is not None:
             changes[name] = getattr(given, name)
     values = plain(recipe)
@@ -208,6 +209,8 @@ def tell(record: Record, before: bool) -> None:
     if by_class := record.get("per_class"):
         figures = (f"{label}: {'-' if value is None else figure(value)}" for label, value in enumerate(by_class))
         console.print(f"  by class  {', '.join(figures)}")
+    if parts := record.get("parts"):
+        console.print(f"  mean of  {', '.join(f'{part}: {figure(value)}' for part, value in parts.items())}")
 
 
 def figure(value: float) -> str:

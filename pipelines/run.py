@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from advgen.data.shards import write_shards
 from advgen.data.sources import open_source
 from advgen.errors import UserError
 from advgen.files import sha256, write_text
+from advgen.launch.plan import chosen_stages
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.slurm import adopt_task
 from advgen.stages import StageLog
@@ -28,7 +30,8 @@ from pipelines.train import describe, recipe_from, train
 
 DESCRIPTION = """Run every stage of a recipe: images, shards, training, evaluation, report.
 A stage whose inputs are unchanged and whose outputs are there is skipped; after an interruption the same command
-goes on. Every key of the recipe is a flag; `advgen run RECIPE --help` lists them."""
+goes on. --only shard,train and --from evaluate leave stages out. Every key of the recipe is a flag;
+`advgen run RECIPE --help` lists them."""
 
 
 class Stopped(Exception):
@@ -42,6 +45,7 @@ class Stopped(Exception):
 def main(argv: list[str]) -> int:
     """Run a recipe."""
     adopt_task(os.environ)
+    which, argv = split_stages(argv)
     recipe, dry_run = recipe_from(argv, "run", DESCRIPTION)
     if dry_run:
         return describe(recipe)
@@ -52,41 +56,54 @@ def main(argv: list[str]) -> int:
     folder.claim(dump_yaml(recipe))
     stages = StageLog(folder.path / "stages")
     try:
-        train_set, held_out, *mixed = (
-            _data(recipe, stages, name, data_set)
+        sets = [
+            _data(recipe, stages if "shard" in which else None, name, data_set)
             for name, data_set in (
                 ("train", recipe.data.train),
                 ("held_out", recipe.data.held_out),
                 *((f"mix{number}", each) for number, each in enumerate(recipe.data.mix)),
             )
-        )
-        _stage(
-            stages,
-            "train",
-            {"method": method_of(recipe), "game": plain(recipe.game), "data": [train_set, held_out, *mixed]},
-            lambda: _train(recipe, folder),
-        )
-        write_text(folder.config, dump_yaml(recipe))  # what later stages read, where training itself was skipped
-        trained = {path.name: sha256(path / "complete.json") for path in _checkpoints(folder)}
-        if recipe.evaluation.metrics:
+        ]
+        if "train" in which:
+            _stage(
+                stages,
+                "train",
+                {"method": method_of(recipe), "game": plain(recipe.game), "data": sets},
+                lambda: _train(recipe, folder),
+            )
+        if which != ("shard",):
+            write_text(folder.config, dump_yaml(recipe))  # what later stages read, where training itself was skipped
+        if "evaluate" in which and recipe.evaluation.metrics:
+            trained = {path.name: sha256(path / "complete.json") for path in _checkpoints(folder)}
             _stage(
                 stages,
                 "evaluate",
-                {"checkpoints": trained, "evaluation": plain(recipe.evaluation), "data": [train_set, held_out]},
+                {"checkpoints": trained, "evaluation": plain(recipe.evaluation), "data": sets[:2]},
                 lambda: _evaluate(recipe, folder),
             )
-        measured = sha256(folder.metrics) if folder.metrics.is_file() else None
-        _stage(
-            stages,
-            "report",
-            {"log": sha256(folder.log), "metrics": measured, "config": sha256(folder.config)},
-            lambda: _report(folder),
-        )
+        if "report" in which:
+            measured = sha256(folder.metrics) if folder.metrics.is_file() else None
+            _stage(
+                stages,
+                "report",
+                {"log": sha256(folder.log), "metrics": measured, "config": sha256(folder.config)},
+                lambda: _report(folder),
+            )
     except Stopped as stopped:
         return stopped.code
     console.print(f"done in {duration(time.monotonic() - began)}")
-    console.print(f"report: {(folder.path / 'report.html').resolve()}")
+    if "report" in which:
+        console.print(f"report: {(folder.path / 'report.html').resolve()}")
     return 0
+
+
+def split_stages(argv: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The stages that ``--only`` and ``--from`` leave, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="advgen run")
+    parser.add_argument("--only")
+    parser.add_argument("--from", dest="first")
+    given, rest = parser.parse_known_args(argv)
+    return chosen_stages(given.only, given.first), rest
 
 
 def _stage(stages: StageLog, name: str, inputs: object, action) -> None:  # type: ignore[no-untyped-def]
@@ -96,18 +113,18 @@ def _stage(stages: StageLog, name: str, inputs: object, action) -> None:  # type
     console.print(f"{name}: {duration(time.monotonic() - began)}" if ran else f"{name}: done before, skipped")
 
 
-def _data(recipe: Recipe, stages: StageLog, name: str, data_set: DataSet | None) -> str | None:
-    """Tiles and shards of one set; returns the manifest's digest."""
+def _data(recipe: Recipe, stages: StageLog | None, name: str, data_set: DataSet | None) -> str | None:
+    """Tiles and shards of one set, where there are ``stages`` to make them; returns the manifest's digest."""
     if data_set is None:
         return None
     shards, images = data_set.shards, data_set.images
     remote = "://" in shards
-    if images is not None and remote:
+    if images is not None and remote and stages is not None:
         raise UserError(
             f"{shards}: shards are only written to folders of this machine. Leave out the images of this set, or name "
             "a folder, and copy it there."
         )
-    if images is not None:
+    if images is not None and stages is not None:
         if isinstance(images, EarthTiles):
             _stage(stages, f"images-{name}", plain(images), lambda: _images(images))
         inputs = {"images": plain(images), "content": _content(images)}

@@ -1,253 +1,179 @@
-"""``advgen sample RUN``: images from a run's newest checkpoint."""
+"""``advgen sample RUN OUT``: images from one of a run's checkpoints."""
 
 from __future__ import annotations
 
 import argparse
-import re
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from advgen.config import Recipe
 from advgen.errors import UserError
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import parse, read_yaml
-from pipelines.terminal import console
 
-if TYPE_CHECKING:
-    import torch
-
-    from advgen.drawing import Drawer
-    from advgen.game import Batch
+# What is drawn, by the flag that asks for it; a grid where there is none.
+_GRID, _COUNT, _VIDEO, _MAPS = "a grid", "--count", "--video", "--label-map"
+_RECONSTRUCT, _INTERPOLATE = "--reconstruct", "--interpolate"
+# What each of the other flags goes with.
+_GOES_WITH: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("rows", "columns"), (_GRID, _VIDEO, _RECONSTRUCT, _INTERPOLATE)),
+    "magnify": (_GRID, _VIDEO, _RECONSTRUCT, _INTERPOLATE, _MAPS),
+    **dict.fromkeys(("classes", "first", "truncation"), (_GRID, _COUNT, _VIDEO)),
+    **dict.fromkeys(("by_class", "shards"), (_COUNT,)),
+    **dict.fromkeys(("seconds", "fps", "keys"), (_VIDEO,)),
+    "images": (_RECONSTRUCT, _INTERPOLATE),
+    **dict.fromkeys(("instances", "styles", "sheet", "style_of", "tile"), (_MAPS,)),
+}
+_LEAST = {**dict.fromkeys(("rows", "columns", "magnify", "styles", "count", "fps"), 1), "keys": 2, "first": 0}
+_DEFAULTS = {"rows": 6, "columns": 10, "magnify": 1, "styles": 1, "first": 0, "style_of": []}
+_OF_VIDEO = {"rows": 2, "columns": 4, "seconds": 10.0, "fps": 30, "keys": 8}
 
 
 def main(argv: list[str]) -> int:
-    """Draw a grid of samples, or paint label maps."""
+    """Draw a grid, a folder, shards or a video of samples, what becomes of real images, or paint label maps."""
+    given = _parser().parse_args(argv)
+    what = _what(given)
+    folder = RunFolder(given.run).require()
+    recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
+    _check_run(recipe, folder, given, what)
+
+    import torch
+
+    from advgen.drawing import Choice, Drawer
+    from pipelines import sample_many, sample_maps, sample_sheets
+
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[given.precision]
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu")
+    drawer = Drawer(recipe, folder, Choice(given.checkpoint, given.weights, dtype, device))
+    if recipe.data.points is not None:
+        return sample_sheets.points(recipe, drawer, given)
+    if what in (_RECONSTRUCT, _INTERPOLATE):
+        return sample_sheets.of_reals(recipe, drawer, given)
+    draw = {
+        _GRID: sample_sheets.grid_of_samples,
+        _COUNT: sample_many.shards if given.shards else sample_many.numbered,
+        _VIDEO: sample_many.video,
+        _MAPS: sample_maps.paint,
+    }
+    return draw[what](recipe, drawer, given)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="advgen sample",
-        description="Draw images from a run's newest checkpoint (moving averages): a grid, by class where the run has "
-        "classes, or pictures painted from label maps, or what the networks make of real images.",
+        description="Draw images from a run's checkpoint: a grid, or numbered PNG files, shards or a video; by class "
+        "where the run has classes; pictures painted from label maps; what the networks make of real images. Picture i "
+        "of a seed is the same wherever it is drawn. PNG files store what they were drawn with.",
     )
     parser.add_argument("run", type=Path, help="run folder, such as runs/NAME")
-    parser.add_argument("out", type=Path, help="PNG file to write; a folder for several maps or styles")
-    parser.add_argument("--rows", type=int, default=6)
-    parser.add_argument("--columns", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--magnify", type=int, default=1, help="each pixel becomes a square of so many")
-    parser.add_argument("--classes", type=int, nargs="+", help="only these, one a column in turn; else all, in turn")
-    real = parser.add_mutually_exclusive_group()
-    real.add_argument("--reconstruct", action="store_true", help="held-out images, each beside its reconstruction")
-    real.add_argument(
+    parser.add_argument("out", type=Path, help="file to write; a folder for --count and for several maps or styles")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--count", type=int, metavar="N", help="write N pictures into a folder, a file each")
+    what.add_argument("--video", action="store_true", help="a closed way through latents, as an .mp4 or a .gif")
+    what.add_argument("--reconstruct", action="store_true", help="held-out images, each beside its reconstruction")
+    what.add_argument(
         "--interpolate",
         action="store_true",
         help="each row: a held-out image, a way to another one in the space of latents, that other one",
     )
-    parser.add_argument("--images", metavar="SHARDS", help="for these two: shards of images instead of data.held_out")
-    parser.add_argument("--label-map", type=Path, help="paint this map (ids in grey or palette), or all of a folder")
-    parser.add_argument("--instances", type=Path, help="its instance map, or the folder of theirs")
-    parser.add_argument("--styles", type=int, default=1, help="so many pictures of each map")
-    parser.add_argument(
+    what.add_argument("--label-map", type=Path, help="paint this map (ids in grey or palette), or all of a folder")
+    _add_networks(parser.add_argument_group("what it is drawn with"))
+    _add_samples(parser.add_argument_group("samples"))
+    _add_maps(parser.add_argument_group("with --label-map"))
+    parser.add_argument("--images", metavar="SHARDS", help="to begin from these real images instead of data.held_out")
+    return parser
+
+
+def _add_networks(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--checkpoint", type=int, metavar="NIMG", help="that of so many images seen; else the newest")
+    group.add_argument(
+        "--weights", choices=("average", "raw"), default="average", help="moving averages, or the networks themselves"
+    )
+    group.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of the networks")
+    group.add_argument("--seed", type=int, default=0)
+
+
+def _add_samples(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--rows", type=int, help="6 by default, 2 of a video")
+    group.add_argument("--columns", type=int, help="10 by default, 4 of a video")
+    group.add_argument("--magnify", type=int, help="each pixel becomes a square of so many")
+    group.add_argument("--classes", type=int, nargs="+", help="only these, one a picture in turn; else all, in turn")
+    group.add_argument("--first", type=int, metavar="I", help="number of the first picture; 0 by default")
+    group.add_argument(
+        "--truncation",
+        type=float,
+        metavar="T",
+        help="latents of the normal distribution truncated at magnitude T: less variety, more typical pictures",
+    )
+    group.add_argument("--by-class", action="store_true", default=None, help="--count: a sub-folder for each class")
+    group.add_argument("--shards", action="store_true", default=None, help="--count: shards, as `advgen shard` writes")
+    group.add_argument("--seconds", type=float, help="--video: length of the loop; 10 by default")
+    group.add_argument("--fps", type=int, help="--video: frames a second; 30 by default")
+    group.add_argument("--keys", type=int, help="--video: random latents that each way passes; 8 by default")
+
+
+def _add_maps(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--instances", type=Path, help="its instance map, or the folder of theirs")
+    group.add_argument("--styles", type=int, help="so many pictures of each map; 1 by default")
+    group.add_argument(
         "--sheet",
         action="store_true",
+        default=None,
         help="one PNG file: a row a map, which stands first in the colours of its classes",
     )
-    parser.add_argument(
+    group.add_argument(
         "--style-of",
         nargs="+",
-        default=[],
         metavar="ID=K",
         help="instance ID of the map gets style K of its class, and all others keep theirs",
     )
-    parser.add_argument(
+    group.add_argument(
         "--tile",
         type=int,
         metavar="PIXELS",
         help="where memory is short: paint maps in tiles of so many pixels a side that overlap by a quarter; a network "
         "with instance or layer norm paints a tile otherwise than it would paint that part of the whole",
     )
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of the networks")
-    given = parser.parse_args(argv)
-    if min(given.rows, given.columns, given.magnify, given.styles) < 1:
-        raise UserError("--rows, --columns, --magnify and --styles must be at least 1.")
-    folder = RunFolder(given.run).require()
-    recipe = parse(Recipe, read_yaml(folder.config), str(folder.config))
-    if given.label_map is None and (given.instances or given.style_of or given.tile or given.sheet):
-        raise UserError("--instances, --style-of, --tile and --sheet go with --label-map. Name one, too.")
-
-    if recipe.data.points is not None:
-        return _points(recipe, folder, given)
-    if given.reconstruct or given.interpolate:
-        return _of_reals(recipe, folder, given)
-    if given.images:
-        raise UserError("--images goes with --reconstruct or --interpolate. Name one, too.")
-    if given.label_map is not None:
-        return _paint(recipe, folder, given)
-    if recipe.data.label_map_classes:
-        raise UserError(f"{folder.path}: paints label maps. Name one: --label-map FILE, or a folder of them.")
-    return _grid(recipe, folder, given)
 
 
-def _labels(recipe: Recipe, classes: list[int] | None, count: int) -> list[int] | None:
-    known = recipe.data.classes
-    if not known:
-        if classes:
-            raise UserError("--classes: this run has no classes.")
-        return None
-    wrong = [number for number in classes or [] if not 0 <= number < known]
-    if wrong:
-        raise UserError(f"--classes {wrong[0]}: this run has the classes 0 to {known - 1}.")
-    chosen = classes or list(range(known))
-    return [chosen[number % len(chosen)] for number in range(count)]
+def _what(given: argparse.Namespace) -> str:
+    """What is asked for; flags that do not go with it are refused, and those that are not given get their defaults."""
+    flags = (_COUNT, _VIDEO, _RECONSTRUCT, _INTERPOLATE, _MAPS)
+    asked = {flag: getattr(given, flag.removeprefix("--").replace("-", "_")) for flag in flags}
+    what = next((flag for flag, value in asked.items() if value is not None and value is not False), _GRID)
+    for name, least in _LEAST.items():
+        value = getattr(given, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value}: must be at least {least}.")
+    for name, places in _GOES_WITH.items():
+        if getattr(given, name) is not None and what not in places:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag}: goes with {' or '.join(places)}. Name one, too, or leave {flag} out.")
+    for name in ("truncation", "seconds"):
+        value = getattr(given, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(f"--{name} {value}: must be a number above 0.")
+    if given.by_class and given.shards:
+        raise UserError("--by-class: shards have labels, and no sub-folders. Leave it out, or --shards.")
+    for name, value in {**_DEFAULTS, **(_OF_VIDEO if what == _VIDEO else {})}.items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    return what
 
 
-def _like(recipe: Recipe, classes: list[int] | None, count: int) -> Batch | None:
-    import torch
-
-    from advgen.game import Batch
-
-    labels = _labels(recipe, classes, count)
-    return None if labels is None else Batch(torch.empty(count, 0), torch.tensor(labels))
-
-
-def _grid(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
-    from advgen.drawing import Drawer
-    from advgen.images import grid, save_png
-
-    count = given.rows * given.columns
-    images = Drawer(recipe, folder, _dtype(given)).draw(count, given.seed, _like(recipe, given.classes, count))
-    save_png(given.out, grid(images, given.columns, given.magnify))
-    console.print(f"{given.out}: {count} samples")
-    return 0
-
-
-def _points(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
-    """A scatter plot: generated points, or reconstructions, over real ones."""
-    import numpy as np
-    import torch
-
-    from advgen.build import open_held_out
-    from advgen.drawing import Drawer
-    from advgen.tools.scatter import POINTS, save_scatter
-
-    if given.interpolate or given.images or given.label_map is not None:
-        raise UserError(f"{folder.path}: was trained on points: leave --interpolate, --images and --label-map out.")
-    drawer = Drawer(recipe, folder, _dtype(given))
-    if given.reconstruct:
-        both = drawer.reconstruct(drawer.reals(recipe, None, POINTS, given.seed), given.seed)
-        real, made = both[::2], both[1::2]
-    else:
-        stream = open_held_out(recipe)
-        assert stream is not None
-        real = torch.from_numpy(stream.read(np.arange(POINTS)).images)
-        made = drawer.draw(POINTS, given.seed, _like(recipe, given.classes, POINTS))
-    save_scatter(given.out, real, made)
-    console.print(f"{given.out}: {POINTS} {'reconstructions' if given.reconstruct else 'samples'}")
-    return 0
-
-
-def _of_reals(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
-    from advgen.drawing import Drawer
-    from advgen.images import grid, save_png
-
-    if given.label_map is not None or given.classes:
-        raise UserError("--reconstruct and --interpolate start from real images: leave --label-map and --classes out.")
-    if given.reconstruct and given.columns % 2:
-        raise UserError("--reconstruct: --columns must be even, as each image stands beside its reconstruction.")
-    if given.interpolate and given.columns < 4:
-        raise UserError("--interpolate: --columns must be at least 4, two images and the reconstructions of both.")
-    if given.seed < 0:
-        raise UserError("--seed must be at least 0.")
-    drawer = Drawer(recipe, folder, _dtype(given))
-    if given.reconstruct:
-        count = given.rows * given.columns // 2
-        images = drawer.reconstruct(drawer.reals(recipe, given.images, count, given.seed), given.seed)
-    else:
-        count = 2 * given.rows
-        real = drawer.reals(recipe, given.images, count, given.seed)
-        images = drawer.interpolate(real, given.columns - 2, given.seed)
-    save_png(given.out, grid(images, given.columns, given.magnify))
-    console.print(f"{given.out}: of {count} images")
-    return 0
-
-
-def _dtype(given: argparse.Namespace) -> torch.dtype:
-    import torch
-
-    return {"float32": torch.float32, "bf16": torch.bfloat16}[given.precision]
-
-
-def _styles_of(texts: list[str]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for text in texts:
-        match = re.fullmatch(r"([0-9]{1,10})=([0-9]{1,10})", text)
-        if match is None:
-            raise UserError(f"--style-of {text}: give an instance's id and the number of a style, as 26001=3.")
-        if int(match[1]) in found:
-            raise UserError(f"--style-of {text}: instance {match[1]} stands there twice.")
-        found[int(match[1])] = int(match[2])
-    return found
-
-
-def _paint(recipe: Recipe, folder: RunFolder, given: argparse.Namespace) -> int:
-    import torch
-
-    from advgen.drawing import Drawer
-    from advgen.images import grid, save_png
-    from advgen.tools.maps import coloured, maps_of
-
-    if not recipe.data.label_map_classes:
+def _check_run(recipe: Recipe, folder: RunFolder, given: argparse.Namespace, what: str) -> None:
+    """Refuse what this run cannot draw."""
+    data = recipe.data
+    if data.points is not None and what not in (_GRID, _RECONSTRUCT):
+        raise UserError(f"{folder.path}: was trained on points, which are drawn as one picture. Leave {what} out.")
+    if data.points is not None and given.images:
+        raise UserError(f"{folder.path}: was trained on points. Leave --images out.")
+    if what == _MAPS and not data.label_map_classes:
         raise UserError(f"{folder.path}: this run was not trained on label maps, so it paints none.")
-    styles = _styles_of(given.style_of)
-    maps = maps_of(given.label_map, given.instances)
-    single = given.sheet or len(maps) * given.styles == 1
-    if single and given.out.is_dir():
-        raise UserError(f"{given.out}: is a folder. Name a PNG file for one picture.")
-    if not single and given.out.is_file():
-        raise UserError(f"{given.out}: is a file. Name a folder for several pictures.")
-    drawer = Drawer(recipe, folder, _dtype(given))
-    _check(recipe, drawer, [(labels, instances) for _, labels, instances in maps], styles, given)
-    if not single:
-        given.out.mkdir(parents=True, exist_ok=True)
-    rows: list[torch.Tensor] = []
-    for name, labels, instances in maps:
-        like = _read(recipe, labels, instances)
-        pictures = (drawer.paint(like, given.seed + style, styles, given.tile) for style in range(given.styles))
-        if given.sheet:
-            rows += [coloured(like, recipe.data.label_map_classes), *(each.expand(-1, 3, -1, -1) for each in pictures)]
-            continue
-        for style, picture in enumerate(pictures):
-            path = given.out if single else given.out / (f"{name}-{style}.png" if given.styles > 1 else f"{name}.png")
-            save_png(path, grid(picture, 1, given.magnify))
-    if given.sheet:
-        save_png(given.out, grid(torch.cat(rows), 1 + given.styles, given.magnify))
-    console.print(f"{given.out}: {len(maps) * given.styles} pictures")
-    return 0
-
-
-def _read(recipe: Recipe, labels: Path, instances: Path | None) -> Batch:
-    from advgen.tools.maps import read_maps
-
-    return read_maps(labels, instances, classes=recipe.data.label_map_classes, ignore=recipe.data.ignore_label)
-
-
-def _check(
-    recipe: Recipe,
-    drawer: Drawer,
-    maps: list[tuple[Path, Path | None]],
-    styles: dict[int, int],
-    given: argparse.Namespace,
-) -> None:
-    """Look at all maps before the first is painted: nothing is left half done.
-
-    They are read again then: a folder of large maps would not fit into memory.
-    """
-    sizes: dict[tuple[int, ...], Path] = {}
-    for labels, instances in maps:
-        like = _read(recipe, labels, instances)
-        assert like.label_map is not None
-        sizes.setdefault(tuple(like.label_map.shape), labels)
-        if given.sheet and len(sizes) > 1:
-            raise UserError(f"{labels}: is not of the size of {next(iter(sizes.values()))}, as on a sheet all must be.")
-        try:
-            drawer.check_maps(like, styles, given.tile)
-        except UserError as error:
-            raise UserError(f"{labels}: {error}") from None
+    if what in (_GRID, _COUNT, _VIDEO) and data.label_map_classes:
+        raise UserError(f"{folder.path}: paints label maps. Name one: --label-map FILE, or a folder of them.")
+    if (given.classes or given.by_class) and not data.classes:
+        raise UserError(f"{'--classes' if given.classes else '--by-class'}: this run has no classes.")
+    wrong = [number for number in given.classes or [] if not 0 <= number < data.classes]
+    if wrong:
+        raise UserError(f"--classes {wrong[0]}: this run has the classes 0 to {data.classes - 1}.")

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from advgen.clock import duration
 
@@ -35,8 +45,19 @@ class Counting:
         elif time.monotonic() - self._told > 10 or done == total:
             self._told = time.monotonic()
             rate = done / max(self._told - self._began, 1e-9)
-            left = f", {rate:,.0f}/s, {duration((total - done) / rate)} left" if done else ""
+            left = f", {_rate(rate)}, {duration((total - done) / rate)} left" if done else ""
             console.print(f"{self._what}: {done:,} of {total:,}{left}")
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.{0 if speed >= 10 else 1}f}/s"
+
+
+class _RateColumn(ProgressColumn):
+    """How many are done a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else _rate(task.speed))
 
 
 @contextmanager
@@ -45,7 +66,8 @@ def counting(what: str) -> Iterator[Counting]:
     if not console.is_terminal:
         yield Counting(what, None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    counts = (BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), *counts)
     with Progress(*columns, console=console, transient=True) as progress:
         yield Counting(what, progress)
 

@@ -28,6 +28,7 @@ from advgen.config import load_recipe
 from advgen.data.points import SETS
 from advgen.drawing import Drawer
 from advgen.metrics.modes import near
+from advgen.tools.numbered import Series
 
 RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
 PAPER = {"ali": "13.4 ± 5.8", "gan": "10.4 ± 9.2"}
@@ -42,7 +43,7 @@ def figures(kind: str, seed: int, out: Path, changes: list[str]) -> tuple[float,
     evaluator = build_evaluator(recipe, folder)
     records = evaluator.run(lambda record, known: None, evaluator.checkpoints("latest"))
     found = {record["name"]: record["value"] for record in records if record["moment"] == "end"}
-    points = Drawer(recipe, folder).draw(SAMPLES, recipe.evaluation.seed)
+    points = Drawer(recipe, folder).draw(Series(recipe.evaluation.seed), range(SAMPLES))
     centres = SETS["grid25"].centres
     hit = near(points, torch.from_numpy(centres), math.inf)
     return found["modes"], found["high_quality"], float((hit > 0).sum())

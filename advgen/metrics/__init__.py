@@ -38,6 +38,9 @@ class MetricFiles:
     classifier: Path | None = None
     """TorchScript of a classifier (``evaluation.classifier``); None: one is trained on the real images."""
 
+    lpips: Path | None = None
+    """TorchScript of LPIPS (``evaluation.lpips``); needed by ``lpips_diversity`` and ``ppl`` alone."""
+
     ignore_label: int | None = None
     """The id in label maps that stands for no class (``data.ignore_label``)."""
 
@@ -59,6 +62,8 @@ class MetricSpec:
         of: which pictures it is shown: generated ones; held-out images that went through the game's encoder and
             decoder; held-out images with the classes that the game's networks, or a probe, take them for.
         data: what it is taken of; one of points needs no feature network.
+        walks: whether it looks along ways between latents, which the game then has to draw.
+        smallest: height in pixels; pictures of the first phases of a game that grows, if smaller, are passed over.
     """
 
     name: str
@@ -68,6 +73,8 @@ class MetricSpec:
     floor: bool = True
     of: Literal["samples", "reconstructions", "answers", "probed"] = "samples"
     data: Literal["images", "points"] = "images"
+    walks: bool = False
+    smallest: int = 1
 
 
 def _lite0(given: MetricFiles) -> Extractor:
@@ -136,6 +143,38 @@ def _inception_score(bench: Bench) -> Measure:
     return InceptionScore(bench, _inception)
 
 
+def _sliced_wasserstein(bench: Bench) -> Measure:
+    from advgen.metrics.swd import SlicedWasserstein
+
+    return SlicedWasserstein(bench)
+
+
+def _ms_ssim(bench: Bench) -> Measure:
+    from advgen.metrics.ms_ssim import MsSsim
+
+    return MsSsim(bench)
+
+
+def _lpips_diversity(bench: Bench) -> Measure:
+    from advgen.metrics.lpips import LpipsDiversity
+
+    return LpipsDiversity(bench)
+
+
+def _path_length(bench: Bench) -> Measure:
+    from advgen.metrics.lpips import load_lpips
+    from advgen.metrics.path_length import PathLength
+
+    return PathLength(bench, load_lpips(bench.files.lpips, "ppl"))
+
+
+def _path_length_lite0(bench: Bench) -> Measure:
+    from advgen.metrics.diversity import Lite0Distance
+    from advgen.metrics.path_length import PathLength
+
+    return PathLength(bench, Lite0Distance())
+
+
 def _neighbours(bench: Bench) -> Measure:
     from advgen.metrics.neighbours import Neighbours
 
@@ -199,6 +238,13 @@ _TABLE = (
     MetricSpec("kid", "kernel Inception distance (Binkowski et al. 2018)", "lower", _kernel_inception),
     MetricSpec("kd_lite0", "kernel distance, EfficientNet-Lite0 features; not KID", "lower", _kernel_lite0),
     MetricSpec("inception_score", "Inception Score (Salimans et al. 2016)", "higher", _inception_score),
+    MetricSpec(
+        "swd",
+        "sliced Wasserstein distance on Laplacian pyramids, x 1000 (Karras et al. 2018); from 16 pixels on",
+        "lower",
+        _sliced_wasserstein,
+        smallest=16,
+    ),
     MetricSpec("precision", "share of fakes among the reals (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _neighbours),
     MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _neighbours),
@@ -238,6 +284,30 @@ _TABLE = (
         of="probed",
     ),
     MetricSpec("style_diversity", "distance between pictures of one condition", "higher", _styles, floor=False),
+    MetricSpec(
+        "ms_ssim",
+        "similarity of pairs of pictures, 1 for equal ones (Wang et al. 2003); from 16 pixels on",
+        "lower",
+        _ms_ssim,
+        smallest=16,
+    ),
+    MetricSpec("lpips_diversity", "LPIPS between pairs of pictures (Zhang et al. 2018)", "higher", _lpips_diversity),
+    MetricSpec(
+        "ppl",
+        "perceptual path length between latents, by LPIPS (Karras et al. 2019)",
+        "lower",
+        _path_length,
+        floor=False,
+        walks=True,
+    ),
+    MetricSpec(
+        "ppl_lite0",
+        "the same by EfficientNet-Lite0's layers; not PPL",
+        "lower",
+        _path_length_lite0,
+        floor=False,
+        walks=True,
+    ),
     MetricSpec("modes", "modes of a set of points that are covered", "higher", _modes, data="points"),
     MetricSpec("high_quality", "share of points within three deviations of a mode", "higher", _modes, data="points"),
 )

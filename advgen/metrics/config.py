@@ -12,12 +12,13 @@ class EvaluationConfig:
     """What is measured, and by which protocol."""
 
     metrics: tuple[str, ...] = ("fd_lite0",)
-    """Names of metrics: fd_lite0, kd_lite0, fd_lite0_infinity, precision, recall, density, coverage, c2st, ratio_kl;
-    with inception_weights fid, kid, fid_infinity, inception_score, precision_inception, recall_inception,
-    density_inception, coverage_inception; with dinov2 fd_dinov2; for data with label maps miou and pixel_accuracy, with
-    classes recognised, with either style_diversity; for games that encode images reconstruction_recognised and
-    probe_error, for those that classify them classification_error; for points with modes modes and high_quality.
-    Empty: nothing is measured."""
+    """Names of metrics: fd_lite0, kd_lite0, fd_lite0_infinity, precision, recall, density, coverage, c2st, ratio_kl,
+    swd, ms_ssim; with inception_weights fid, kid, fid_infinity, inception_score, precision_inception, recall_inception,
+    density_inception, coverage_inception; with dinov2 fd_dinov2; with lpips lpips_diversity; for data with label maps
+    miou and pixel_accuracy, with classes recognised, with either style_diversity; for games that draw latents ppl_lite0
+    and, with lpips, ppl; for those that encode images reconstruction_recognised and probe_error, for those that
+    classify them classification_error; for points with modes modes and high_quality. Names of protocols, such as
+    fid50k_full, are taken, too (advgen/metrics/protocols.py). Empty: nothing is measured."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None
@@ -54,6 +55,8 @@ class EvaluationConfig:
     [n, classes, h', w']. Null: one is trained on the training images, in minutes."""
     classifier: str | None = None
     """The same of the classifier for recognised, to logits [n, classes]."""
+    lpips: str | None = None
+    """TorchScript file of LPIPS for lpips_diversity and ppl: two float32 [n, 3, h, w] in [-1, 1] to distances [n]."""
     judge_images: int | None = None
     """Images that a judge (segmenter or classifier) learns from, counted each time they are shown; null for 6,000 and
     48,000."""

@@ -19,8 +19,8 @@ from advgen.nn import perceptual
 _TINY = 1e-10  # added to lengths, as in LPIPS
 
 
-class StyleDiversity:
-    """The mean distance between pictures of one map.
+class Lite0Distance:
+    """LPIPS's distance (Zhang et al. 2018, eq. 1) with EfficientNet-Lite0's layers and all weights 1.
 
     Raises:
         UserError: the packages of the features are missing.
@@ -42,6 +42,41 @@ class StyleDiversity:
         """All that changes the figures, but for the size of the images; a copy."""
         return dict(self._identity)
 
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances of pairs, float64 [n] in [0, 4].
+
+        Args:
+            a: float [n, 3, h, w] in [-1, 1]; not resized.
+            b: of the same shape.
+        """
+        return pair_distances(self.layers(a), self.layers(b))
+
+    def layers(self, images: Tensor) -> list[Tensor]:
+        """Features of float [n, 3, h, w] in [-1, 1] at each layer, [n, c, h', w']."""
+        if images.device != self._device:
+            self._network.to(images.device)
+            self._device = images.device
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False), full_float32():
+            # One by one: so that a picture's features do not depend on those beside it.
+            found = [self._network(image) for image in images.split(1)]
+        return [torch.cat(layer) for layer in zip(*found, strict=True)]
+
+
+class StyleDiversity:
+    """The mean distance between pictures of one map.
+
+    Raises:
+        UserError: the packages of the features are missing.
+    """
+
+    def __init__(self) -> None:
+        self._distance = Lite0Distance()
+
+    @property
+    def identity(self) -> Identity:
+        """All that changes the figures, but for the size of the images; a copy."""
+        return self._distance.identity
+
     def __call__(self, images: Tensor) -> float:
         """Mean distance over all pairs of ``images``, in [0, 4]; 0 for equal pictures, higher is more diverse.
 
@@ -54,13 +89,7 @@ class StyleDiversity:
         images = as_rgb(images)
         if len(images) < 2:
             raise ValueError(f"a distance between pictures needs at least two; given {len(images)}.")
-        if images.device != self._device:
-            self._network.to(images.device)
-            self._device = images.device
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False), full_float32():
-            # One by one: so that a picture's features do not depend on those beside it.
-            found = [self._network(to_signed(image)) for image in images.split(1)]
-        return mean_distance([torch.cat(layer) for layer in zip(*found, strict=True)])
+        return mean_distance(self._distance.layers(to_signed(images)))
 
 
 def mean_distance(layers: list[Tensor]) -> float:
@@ -74,11 +103,22 @@ def mean_distance(layers: list[Tensor]) -> float:
     total = 0.0
     for layer in layers:
         count, _, height, width = layer.shape
-        features = layer.double()
-        unit = features / (features.square().sum(1, keepdim=True).sqrt() + _TINY)
+        unit = _unit(layer)
         # Sum over pairs of |u_i - u_j|² is k times the sum of |u_i - mean|²; from the first on, so that it is exactly
         # 0 for equal pictures.
         offset = unit - unit[:1]
         squares = (offset - offset.mean(0)).square().sum()
         total += float(squares) * count / (count * (count - 1) / 2) / (height * width)
     return total / len(layers)
+
+
+def pair_distances(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """The same distance of each pair: float64 [n] of the features of either side, float [n, c, h, w] a layer."""
+    each = [(_unit(one) - _unit(other)).square().sum(1).mean((1, 2)) for one, other in zip(a, b, strict=True)]
+    return torch.stack(each).mean(0)
+
+
+def _unit(layer: Tensor) -> Tensor:
+    """Each pixel's vector of channels over its length, in float64."""
+    features = layer.double()
+    return features / (features.square().sum(1, keepdim=True).sqrt() + _TINY)

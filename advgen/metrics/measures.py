@@ -34,11 +34,13 @@ class Result:
         value: of all pictures.
         per_class: by class id, None for a class that has too few pictures for one; None for a metric without classes.
         standard_error: of ``value``, as the pictures vary; None for a metric that does not say.
+        parts: figures that ``value`` is the mean of, by name; None for a metric without.
     """
 
     value: float
     per_class: tuple[float | None, ...] | None = None
     standard_error: float | None = None
+    parts: Mapping[str, float] | None = None
 
 
 class Tally(Protocol):

@@ -23,6 +23,8 @@ class Pictures:
         again: draws the same conditions with other noise, uint8 [n, c, h, w], by a number from 1 on; None for real
             images, of which there is one a condition.
         answers: int64 [n], the classes that the game's networks take real images for; None where it was not asked.
+        step: images at either end of a step on a way between latents, float [n, c, h, w] twice, by the step's share of
+            the way; None where there are no latents.
         first: number of the first of them among all pictures of their kind, on all ranks; the others follow it.
     """
 
@@ -31,6 +33,7 @@ class Pictures:
     label_map: Tensor | None = None
     again: Callable[[int], Tensor] | None = None
     answers: Tensor | None = None
+    step: Callable[[float], tuple[Tensor, Tensor]] | None = None
     first: int = 0
     _features: dict[int, Tensor] = field(default_factory=dict, repr=False)
 

@@ -74,6 +74,8 @@ _TABLE = (
     _one("kid50k_full", "kid", 50_000, None),
     _one("is50k", "inception_score", 50_000, None),
     _each("pr50k3", ("precision", "recall"), 50_000, 50_000),
+    _one("swd16k", "swd", 16_384, 16_384),
+    _one("ms_ssim10k", "ms_ssim", 10_001, None),
     _each("dc50k5", ("density", "coverage"), 50_000, 50_000),
 )
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """``name``, ``nimg``, ``phase``, ``moment``, ``resolution``, ``checkpoint``, ``checkpoint_sha256``, ``protocol``,
-``value``, and ``standard_error`` and ``per_class`` (by class id, null for a class with too few images) for metrics that
-have them."""
+``value``, and ``standard_error``, ``per_class`` (by class id, null for a class with too few images) and ``parts`` (by
+name) for metrics that have them."""
 
 
 class Records:
@@ -53,6 +53,8 @@ def figures_of(result: Result) -> Record:
         found["standard_error"] = result.standard_error
     if result.per_class is not None:
         found["per_class"] = list(result.per_class)
+    if result.parts is not None:
+        found["parts"] = dict(result.parts)
     return found
 
 

@@ -231,6 +231,28 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def find_checkpoint(run: Path, folder: Path, nimg: int | None) -> Path:
+    """A complete checkpoint.
+
+    Args:
+        run: the run's folder, for messages.
+        folder: of its checkpoints.
+        nimg: images seen at it; None for the newest.
+
+    Raises:
+        UserError: there is none, or none of so many images; the others are named.
+    """
+    found = list_checkpoints(folder)
+    if not found:
+        raise UserError(f"{run}: has no checkpoint to draw from. Train it first: `advgen train RECIPE`.")
+    if nimg is None:
+        return found[-1]
+    known = {int(path.name): path for path in found}
+    if nimg not in known:
+        raise UserError(f"{run}: has no checkpoint of {nimg} images. There are those of {', '.join(map(str, known))}.")
+    return known[nimg]
+
+
 def read_about(path: Path) -> Mapping[str, Any]:
     """What the run of a checkpoint was.
 

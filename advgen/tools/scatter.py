@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ POINTS = 2000
 _GREY, _BLUE = "0.72", "#1f5fbf"
 
 
-def save_scatter(path: Path, real: Tensor, made: Tensor | None = None) -> None:
-    """Write a PNG of 480 x 480 pixels, atomically; a function of the points alone.
+def save_scatter(path: Path, real: Tensor, made: Tensor | None = None, about: Mapping[str, str] | None = None) -> None:
+    """Write a PNG of 480 x 480 pixels, atomically; a function of the points and the text alone.
 
     Points of one dimension are shown as histograms, others by their first two dimensions, with equal axes. The axes
     are those of the real points, with a margin: what lies beyond is not shown but counted in the title.
@@ -27,6 +28,7 @@ def save_scatter(path: Path, real: Tensor, made: Tensor | None = None) -> None:
         path: of the file.
         real: float [n, d, 1, 1].
         made: generated ones, drawn on top; None for none.
+        about: text that is stored with it, by keyword.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,8 +44,9 @@ def save_scatter(path: Path, real: Tensor, made: Tensor | None = None) -> None:
     (_histograms if given.shape[1] == 1 else _scatters)(axes, given, shown, low, high)
     if shown is not None and (beyond := ((shown < low) | (shown > high))[:, :2].any(axis=1).sum()):
         axes.set_title(f"{beyond:,} of {len(shown):,} points lie beyond", fontsize=9)
+    text = {"Software": None, **(about or {})}  # else matplotlib's version, which would change the bytes
     with atomic(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})  # its version would change the bytes
+        FigureCanvasAgg(figure).print_png(temporary, metadata=text)
 
 
 def _histograms(

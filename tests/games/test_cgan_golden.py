@@ -172,6 +172,15 @@ def test_widths_of_the_papers(resolution: int, up: list[int], down: list[int], l
     assert resolution >> sum(halve for _, halve in blocks) == last
 
 
+def test_the_discriminator_has_a_width_of_its_own() -> None:
+    def sizes(**widths: int) -> list[int]:
+        networks = tiny(8, **widths).networks
+        return [sum(p.numel() for p in networks[name].parameters()) for name in ("generator", "discriminator")]
+
+    small, large = sizes(width=2), sizes(width=4)
+    assert sizes(width=2, discriminator_width=4) == [small[0], large[1]]
+
+
 @pytest.mark.parametrize("resolution", [4, 8, 128, 256])
 def test_any_resolution_has_networks(resolution: int) -> None:
     game = tiny(resolution)

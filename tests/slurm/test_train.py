@@ -14,7 +14,7 @@ import pytest
 
 from tests.distributed.ranks import newest, same
 from tests.distributed.runs import ROOT, make_shards, run_advgen, torchrun, write_recipe
-from tests.slurm.conftest import Cluster, wait_for
+from tests.slurm.cluster import Cluster, wait_for
 
 pytestmark = pytest.mark.slow
 

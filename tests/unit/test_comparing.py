@@ -61,7 +61,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
     x, y = features(a), features(b)
     cx, cy = np.cov(x.T), np.cov(y.T)
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * np.asarray(sqrtm(cx @ cy)).real))
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cx + cy - 2 * np.real(sqrtm(cx @ cy))))
 
 
 def pixels(name: str) -> np.ndarray:
@@ -125,7 +125,7 @@ def test_a_reference_is_computed_ahead_and_refused_where_it_does_not_fit(
     [
         (("folder", "nowhere"), "nowhere: no images there"),
         (("folder", "others", "--samples", "31"), "fd_lite0: is of 31 images, and others holds 30."),
-        (("folder", "others", "--metrics", "fid50k_full"), "needs a file with FID's Inception weights"),
+        (("folder", "others", "--metrics", "fid50k_full"), "need a file with FID's Inception weights"),
         (("folder", "others", "--metrics", "style_diversity"), "style_diversity: is taken of a game's own images"),
         (("folder", "others", "--resolution", "12"), "others: its images are 16 pixels high"),
         (("shards", "nowhere"), "nowhere"),

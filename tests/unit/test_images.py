@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from advgen.data.decode import box_mean
-from advgen.images import box_down, grid, save_png, to_bytes, to_signed
+from advgen.errors import UserError
+from advgen.images import box_down, grid, save_png, text_of, to_bytes, to_signed
 
 
 def random_bytes(*shape: int) -> torch.Tensor:
@@ -86,3 +87,20 @@ def test_a_png_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         save_png(path, torch.zeros(4, 4, 3))  # floats are no PNG
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_a_png_says_what_it_is(tmp_path: Path) -> None:
+    about = {"Software": "advgen 1", "run": "süß", "label": "雪", "seed": "3"}
+    path = tmp_path / "grey.png"
+    grey = random_bytes(8, 8, 1)
+    save_png(path, grey, about)
+    assert text_of(path) == about
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), grey[..., 0].numpy())
+    save_png(path, grey)
+    assert text_of(path) == {}
+    for content in (b"", b"no picture", path.read_bytes()[:20]):
+        (tmp_path / "bad.png").write_bytes(content)
+        with pytest.raises(UserError, match="bad.png: is no PNG file"):
+            text_of(tmp_path / "bad.png")

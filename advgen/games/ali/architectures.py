@@ -129,7 +129,8 @@ PAPER = {
 
 def _mlp() -> Architecture:
     hidden = _down((1, 1, 1024), (1, 1, 1024))
-    return Architecture(0, 50, hidden, hidden, _dense(1024), _dense(256), _dense(1024), leak=0.2, deviation=0.02)
+    joint = _dense(1024, 1024)
+    return Architecture(0, 50, hidden, hidden, _dense(1024), _dense(256), joint, leak=0.2, deviation=0.02)
 
 
 def _small(resolution: int) -> Architecture:
@@ -173,7 +174,11 @@ def architecture_of(config: AliConfig, spec: ImageSpec) -> Architecture:
 
     def widened(layers: Layers) -> Layers:
         step = found.pieces
-        return tuple(replace(layer, maps=max(step, round(layer.maps * config.width / step) * step)) for layer in layers)
+
+        def maps(layer: Layer) -> int:
+            return max(step, round(layer.maps * config.width / step) * step)
+
+        return tuple(replace(layer, maps=maps(layer), norm=layer.norm and config.batch_norm) for layer in layers)
 
     def judging(layers: Layers) -> Layers:
         return tuple(replace(layer, dropout=rate(layer.dropout)) for layer in widened(layers))
@@ -181,6 +186,7 @@ def architecture_of(config: AliConfig, spec: ImageSpec) -> Architecture:
     return replace(
         found,
         latents=config.latent_size or found.latents,
+        deviation=config.initial_deviation or found.deviation,
         encoder=widened(found.encoder),
         decoder=widened(found.decoder),
         images=judging(found.images),

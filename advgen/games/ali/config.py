@@ -31,11 +31,19 @@ class AliConfig:
     50 (mlp)."""
     dropout: float | None = None
     """Share of each discriminator layer's inputs that is left out; null for the architecture's, 0 for none."""
+    batch_norm: bool = True
+    """Layers are normalised where the architecture says so; false for none, as for points in the plane, whose places a
+    batch's moments would blur."""
+    initial_deviation: float | None = None
+    """Of initial weights, which are normal; null for the architecture's: 0.01 (the paper's), 0.02 (mlp, small)."""
     conditional: bool = False
     """Labels go into all three networks."""
     log_odds_images: int = 500
     """Of so many images the decoder's last bias takes the log-odds of each pixel before the first step; 0 for none, as
     for points that are not bounded."""
+    pair_gamma: float = 0.0
+    """Weight of gamma / 2 times the discriminator's mean squared gradient with respect to pairs, at those of encoder
+    and of decoder alike (R1 and R2 of Mescheder et al. 2018); 0, as in the paper, for none."""
     optimizer: Adam = Adam(betas=(0.5, 0.999))
     """Of both players."""
     learning_rate: float = 1e-4
@@ -54,5 +62,7 @@ class AliConfig:
             raise ValueError("width, learning_rate and total_kimg must be positive")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError("dropout must lie in [0, 1)")
-        if self.log_odds_images < 0:
-            raise ValueError("log_odds_images must be at least 0")
+        if self.initial_deviation is not None and self.initial_deviation <= 0:
+            raise ValueError("initial_deviation must be positive")
+        if self.log_odds_images < 0 or self.pair_gamma < 0:
+            raise ValueError("log_odds_images and pair_gamma must be at least 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from advgen.game import Average, Batch, Context, ImageSpec, Outcome, Phase, Play
 from advgen.games.ali.architectures import Layers, architecture_of
 from advgen.games.ali.config import AliConfig
 from advgen.games.ali.networks import Decoder, Discriminator, Encoder
+from advgen.losses.penalties import r1
 from advgen.losses.ratio import RATIO_LOSSES
 from advgen.nn.batch_norm import move_statistics
 from advgen.schedules import LearningRate
@@ -30,6 +32,8 @@ class Ali:
     Raises:
         UserError: the architecture is made for other images, or labels are asked for where there are none.
     """
+
+    normal_latents = True
 
     def __init__(self, config: AliConfig, spec: ImageSpec) -> None:
         if config.conditional and spec.classes < 2:
@@ -48,7 +52,13 @@ class Ali:
         ]
         players = (
             Player("generator", ("encoder", "decoder"), config.optimizer, self.generator_loss),
-            Player("discriminator", ("discriminator",), config.optimizer, self.discriminator_loss),
+            Player(
+                "discriminator",
+                ("discriminator",),
+                config.optimizer,
+                self.discriminator_loss,
+                twice=("discriminator",) if config.pair_gamma else (),
+            ),
         )
         rate = LearningRate(config.learning_rate, total_kimg=config.total_kimg)
         self.phases: Sequence[Phase] = [
@@ -81,37 +91,45 @@ class Ali:
     def generator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The discriminator's loss with its classes exchanged; both pairs are left to the other player."""
         networks, labels = context.networks, self._labels(batch)
-        latents = context.noise.normal("latent", self.architecture.latents)
+        latents = self.latents(context.noise)
         encoded = networks["encoder"](batch.images, self._epsilon(context.noise), labels, context.across)
         decoded = networks["decoder"](latents, labels, context.across)
         for name in ("encoder", "decoder"):
             move_statistics(networks[name])
         left = {"encoded": encoded, "decoded": decoded, "latents": latents}
-        of_images, of_latents = self._judge(context, batch, left)
+        of_images, of_latents = self._judge(context, batch, *self._pairs(batch, left)).chunk(2)
         total = _LOSS(of_latents, of_images)
         return Outcome(total, {"loss": total.detach()}, {name: rows.detach() for name, rows in left.items()})
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
         """-E log D(x, E(x)) - E log(1 - D(G(z), z)) (Dumoulin et al. 2016, eq. 2), on the generator's pairs."""
-        of_images, of_latents = self._judge(context, batch, context.detached["generator"])
-        move_statistics(context.networks["discriminator"])
+        images, latents = self._pairs(batch, context.detached["generator"])
+        of_images, of_latents = self._judge(context, batch, images, latents).chunk(2)
         total = _LOSS(of_images, of_latents)
-        return Outcome(total, {"loss": total.detach()})
+        scalars = {"loss": total.detach()}
+        if self.config.pair_gamma:
+            # Half of gamma at either kind, of which the batch is half: gamma times the mean over both.
+            penalty = r1(partial(self._judge_flat, context, batch), torch.cat((images.flatten(1), latents), dim=1))
+            total, scalars["pair_gradient"] = total + self.config.pair_gamma * penalty, penalty.detach()
+        move_statistics(context.networks["discriminator"])
+        return Outcome(total, scalars)
 
-    def _judge(self, context: Context, batch: Batch, pairs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits [n] of (x, E(x)) and of (G(z), z), of one forward on both."""
+    def _pairs(self, batch: Batch, left: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Images [2 n, c, r, r] and latents [2 n, latents]: those of (x, E(x)), then those of (G(z), z)."""
+        return torch.cat((batch.images, left["decoded"])), torch.cat((left["encoded"], left["latents"]))
+
+    def _judge(self, context: Context, batch: Batch, images: Tensor, latents: Tensor) -> Tensor:
+        """Logits [2 n] of pairs as :meth:`_pairs` gives them, of one forward on both."""
         # Both players leave out the same inputs, as their losses are of one forward.
         noise = replace(context.noise, scope=("train", "dropout"))
         labels = self._labels(batch)
-        logits = context.networks["discriminator"](
-            torch.cat((batch.images, pairs["decoded"])),
-            torch.cat((pairs["encoded"], pairs["latents"])),
-            None if labels is None else torch.cat((labels, labels)),
-            context.across,
-            noise,
-        )
-        of_images, of_latents = logits.chunk(2)
-        return of_images, of_latents
+        both = None if labels is None else torch.cat((labels, labels))
+        return context.networks["discriminator"](images, latents, both, context.across, noise)
+
+    def _judge_flat(self, context: Context, batch: Batch, pairs: Tensor) -> Tensor:
+        """The same of pairs as vectors, [2 n, c r r + latents]."""
+        images, latents = pairs.split((pairs.shape[1] - self.architecture.latents, self.architecture.latents), dim=1)
+        return self._judge(context, batch, images.unflatten(1, batch.images.shape[1:]), latents)
 
     def _labels(self, like: Batch | None) -> Tensor | None:
         if not self.classes:
@@ -133,7 +151,11 @@ class Ali:
         """Images [n, c, r, r] in [-1, 1], or points, of the given or of random classes, by the running statistics."""
         if self.classes and like is None:
             like = Batch(noise.positions, (noise.uniform("label") * self.classes).long())
-        return networks["decoder"](noise.normal("latent", self.architecture.latents), self._labels(like))
+        return self.decode(networks, progress, self.latents(noise), like)
+
+    def latents(self, noise: Noise) -> Tensor:
+        """[n, latents] from N(0, 1)."""
+        return noise.normal("latent", self.architecture.latents)
 
     def encode(
         self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None

@@ -14,6 +14,7 @@ from advgen.games.ali.architectures import Architecture, Layer, Layers
 from advgen.nn.batch_norm import BatchNorm
 from advgen.nn.dropout import dropout_mask
 from advgen.nn.initialization import initialize_convolutions
+from advgen.nn.pointwise import PointwiseConv2d
 from advgen.seeds import Noise
 
 
@@ -37,8 +38,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, layer: Layer, leak: float, pieces: int) -> None:
         super().__init__()
-        conv = nn.ConvTranspose2d if layer.up else nn.Conv2d
-        self.conv = conv(inputs, layer.maps, layer.kernel, layer.stride, padding=layer.padding, bias=not layer.norm)
+        self.conv = _convolution(inputs, layer)
         self.norm = BatchNorm(layer.maps, momentum=0.05) if layer.norm else None
         self.dropout, self.leak, self.pieces = layer.dropout, leak, pieces
 
@@ -50,6 +50,14 @@ class Block(nn.Module):
         if self.pieces > 1:
             return x.unflatten(1, (-1, self.pieces)).amax(dim=2)
         return F.leaky_relu(x, self.leak)
+
+
+def _convolution(inputs: int, layer: Layer) -> nn.Module:
+    biased = not layer.norm  # normalisation takes a bias out again
+    if (layer.kernel, layer.stride, layer.padding, layer.up) == (1, 1, 0, False):
+        return PointwiseConv2d(inputs, layer.maps, biased)
+    conv = nn.ConvTranspose2d if layer.up else nn.Conv2d
+    return conv(inputs, layer.maps, layer.kernel, layer.stride, padding=layer.padding, bias=biased)
 
 
 class Stack(nn.Module):
@@ -93,7 +101,7 @@ class Encoder(nn.Module):
         self.bounded = spec.bounded
         channels = spec.channels * (spec.resolution**2 if self.flat else 1)
         self.stack = Stack(channels, architecture.encoder, architecture.leak)
-        self.last = nn.Conv2d(self.stack.outputs + classes, architecture.latents * (2 if gaussian else 1), 1)
+        self.last = PointwiseConv2d(self.stack.outputs + classes, architecture.latents * (2 if gaussian else 1))
         initialize_convolutions(self, architecture.deviation)
 
     def forward(
@@ -137,7 +145,7 @@ class Decoder(nn.Module):
         flat = architecture.resolution == 0
         self.stack = Stack(architecture.latents + classes, architecture.decoder, architecture.leak)
         channels = spec.channels * (spec.resolution**2 if flat else 1)
-        self.last = nn.Conv2d(self.stack.outputs, channels, 1, bias=False)
+        self.last = PointwiseConv2d(self.stack.outputs, channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(self.shape))
         initialize_convolutions(self, architecture.deviation)
 
@@ -161,7 +169,7 @@ class Discriminator(nn.Module):
         self.latent = Stack(architecture.latents, architecture.latent, leak, pieces)
         joined = self.images.outputs + self.latent.outputs + classes
         self.joint = Stack(joined, architecture.joint, leak, pieces)
-        self.last = nn.Conv2d(self.joint.outputs, 1, 1)
+        self.last = PointwiseConv2d(self.joint.outputs, 1)
         initialize_convolutions(self, architecture.deviation)
 
     def forward(

@@ -47,6 +47,8 @@ class Avb:
         UserError: the data do not go with the likelihood, the networks or the model.
     """
 
+    normal_latents = True
+
     def __init__(self, config: AvbConfig, spec: ImageSpec) -> None:
         _check(config, spec)
         self.config, self.spec = config, spec
@@ -198,8 +200,12 @@ class Avb:
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
         """Means of p(x | z) in the data's range, [n, c, r, r], z being of the prior; of a model x itself."""
-        z = self.prior_deviation * noise.normal("latent", self.latent_size)
+        z = self.latents(noise)
         return self.observe(networks, z, noise) if self.model is not None else self.decode(networks, progress, z)
+
+    def latents(self, noise: Noise) -> Tensor:
+        """[n, latents] of the prior."""
+        return self.prior_deviation * noise.normal("latent", self.latent_size)
 
     def encode(
         self, networks: Mapping[str, nn.Module], progress: Progress, images: Batch, noise: Noise | None = None

@@ -41,6 +41,7 @@ class CGan:
                 "(`advgen shard` with --labels makes them), or train without labels: game.kind gan or progan."
             )
         self.config, self.classes, self.resolution = config, spec.classes, spec.resolution
+        self.normal_latents = config.architecture != "mlp"
         self.loss = LOSSES[config.adversarial]
         if config.architecture == "mlp":
             generator, discriminator = MlpGenerator(config.latents, spec), MlpDiscriminator(spec)
@@ -82,13 +83,8 @@ class CGan:
             )
         ]
 
-    def _latents(self, noise: Noise) -> Tensor:
-        if self.config.architecture == "mlp":
-            return noise.uniform("latent", self.config.latents)
-        return noise.normal("latent", self.config.latents)
-
     def _generate(self, context: Context, labels: Tensor) -> Tensor:
-        network, z = context.networks["generator"], self._latents(context.noise)
+        network, z = context.networks["generator"], self.latents(context.noise)
         if isinstance(network, MlpGenerator):
             return network(z, labels, self._masks(context, "generator dropout", network.masked))
         return network(z, labels, context.across)
@@ -130,10 +126,22 @@ class CGan:
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
         """Images [n, c, r, r] in [-1, 1] of the given or of random classes, normalised by the running statistics."""
-        labels = None if like is None else like.labels
-        if labels is None:
-            labels = (noise.uniform("label") * self.classes).long()
-        return networks["generator"](self._latents(noise), labels)
+        if like is None or like.labels is None:
+            like = Batch(noise.positions, (noise.uniform("label") * self.classes).long())
+        return self.decode(networks, progress, self.latents(noise), like)
+
+    def latents(self, noise: Noise) -> Tensor:
+        """[n, latents] from N(0, 1) or, mlp, uniform in [0, 1)."""
+        draw = noise.normal if self.normal_latents else noise.uniform
+        return draw("latent", self.config.latents)
+
+    def decode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
+    ) -> Tensor:
+        """Images [n, c, r, r] in [-1, 1] of latents and the classes of ``like``, normalised by running statistics."""
+        if like is None or like.labels is None:
+            raise UserError("This generator takes labels: give latents with theirs.")
+        return networks["generator"](latents, like.labels)
 
     def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
         """The generator: takes ``z``, float32 [n, latents] (normal or, mlp, uniform), and ``labels``, int64 [n]."""

@@ -23,6 +23,8 @@ from advgen.seeds import Noise
 class Gan:
     """Generator and discriminator at the data's resolution."""
 
+    normal_latents = True
+
     def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
         if spec.classes:
             raise UserError("game.kind: gan takes images without classes. Set data.classes to 0.")
@@ -64,7 +66,7 @@ class Gan:
         ]
 
     def _generate(self, context: Context) -> Tensor:
-        return context.networks["generator"](context.noise.normal("latent", self.config.latent_size))
+        return context.networks["generator"](self.latents(context.noise))
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
         """The adversarial loss with its penalties."""
@@ -93,7 +95,17 @@ class Gan:
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
         """Images [n, c, r, r] in [-1, 1], or points."""
-        return networks["generator"](noise.normal("latent", self.config.latent_size))
+        return self.decode(networks, progress, self.latents(noise))
+
+    def latents(self, noise: Noise) -> Tensor:
+        """[n, latents] from N(0, 1)."""
+        return noise.normal("latent", self.config.latent_size)
+
+    def decode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
+    ) -> Tensor:
+        """Images [n, c, r, r] in [-1, 1], or points, of latents."""
+        return networks["generator"](latents)
 
     def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
         """The generator as it is: takes ``z``, float32 [n, latents] from N(0, 1)."""

@@ -22,6 +22,8 @@ from advgen.seeds import Noise
 class Progan:
     """Generator and discriminator that grow from 4x4 to the data's resolution."""
 
+    normal_latents = True
+
     def __init__(self, config: ProganConfig, spec: ImageSpec) -> None:
         spec.require_images("game.kind: progan")
         if spec.resolution < config.first_resolution:
@@ -57,7 +59,7 @@ class Progan:
 
     def _generate(self, context: Context, batch: Batch) -> Tensor:
         progress = context.progress
-        z = context.noise.normal("latent", self.config.latents)
+        z = self.latents(context.noise)
         return context.networks["generator"](z, batch.labels, progress.phase.resolution, progress.fade)
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
@@ -110,13 +112,22 @@ class Progan:
         self, networks: Mapping[str, nn.Module], progress: Progress, noise: Noise, like: Batch | None = None
     ) -> Tensor:
         """Images [n, c, r, r] at the progress' resolution and fade, of the given labels or of random ones."""
-        generator = networks["generator"]
-        assert isinstance(generator, Generator)
-        z = noise.normal("latent", self.config.latents)
+        if self.classes and (like is None or like.labels is None):
+            like = Batch(noise.positions, (noise.uniform("label") * self.classes).long())
+        return self.decode(networks, progress, self.latents(noise), like)
+
+    def latents(self, noise: Noise) -> Tensor:
+        """[n, latents] from N(0, 1)."""
+        return noise.normal("latent", self.config.latents)
+
+    def decode(
+        self, networks: Mapping[str, nn.Module], progress: Progress, latents: Tensor, like: Batch | None = None
+    ) -> Tensor:
+        """Images [n, c, r, r] of latents at the progress' resolution and fade, with the labels of ``like``."""
         labels = None if like is None else like.labels
-        if generator.classes and labels is None:
-            labels = (noise.uniform("label") * generator.classes).long()
-        return generator(z, labels, progress.phase.resolution, progress.fade)
+        if self.classes and labels is None:
+            raise UserError("This generator takes labels (data.classes): give latents with theirs.")
+        return networks["generator"](latents, labels, progress.phase.resolution, progress.fade)
 
     def drawer(self, networks: Mapping[str, nn.Module], progress: Progress) -> tuple[nn.Module, Mapping[str, Tensor]]:
         """Takes ``z``, float32 [n, latents] from N(0, 1), and with classes ``labels``, int64 [n]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -208,8 +207,11 @@ def test_damaged_weights_are_refused(tmp_path: Path, content: bytes):
 
 def test_features_that_are_not_finite_are_refused_with_their_place():
     class Overflows:
-        identity: ClassVar[dict[str, Any]] = {"name": "broken"}
         dimensions = 3
+
+        @property
+        def identity(self) -> features.Identity:
+            return {"name": "broken"}
 
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
             return 1 / (images.flatten(1)[:, :3].float() - 7)

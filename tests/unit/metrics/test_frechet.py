@@ -112,8 +112,8 @@ def test_a_shift_of_the_mean_adds_its_square():
 def test_rotating_both_changes_nothing():
     a, b = _sample(200, 20, 0), _sample(300, 20, 1, shift=0.5)
     rotation = torch.linalg.qr(torch.randn(20, 20, generator=torch.Generator().manual_seed(5), dtype=torch.float64))[0]
-    turned = [_with_moments(rotation @ s.mean, rotation @ s.covariance @ rotation.T) for s in (a, b)]
-    assert frechet_distance(*turned) == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    turned_a, turned_b = (_with_moments(rotation @ s.mean, rotation @ s.covariance @ rotation.T) for s in (a, b))
+    assert frechet_distance(turned_a, turned_b) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
 
 def test_misuse_is_named():
@@ -121,6 +121,22 @@ def test_misuse_is_named():
         frechet_distance(_sample(9, 3, 0), _sample(9, 4, 0))
     with pytest.raises(ValueError, match="at least two"):
         frechet_distance(_sample(9, 3, 0), _sample(1, 3, 0))
+
+
+def test_singular_covariances_do_not_enlarge_the_rounding_of_sums():
+    """Fewer vectors than dimensions, taken in by other batches: the sums differ by 1e-16, and so does the distance."""
+    generator = torch.Generator().manual_seed(0)
+    rows, others = (100 + torch.randn(n, 300, generator=generator, dtype=torch.float64) for n in (120, 90))
+
+    def by(batch: int, of: torch.Tensor) -> FeatureStatistics:
+        statistics = FeatureStatistics(300)
+        for part in of.split(batch):
+            statistics.add(part)
+        return statistics
+
+    whole = frechet_distance(by(120, rows), by(90, others))
+    for batch in (1, 7, 64):
+        assert frechet_distance(by(batch, rows), by(batch, others)) == pytest.approx(whole, rel=1e-11)
 
 
 def test_images_of_gaussian_pixels_have_the_gaussians_distance():
@@ -168,19 +184,3 @@ def test_covariances_that_are_singular_are_warned_of(
     assert len(caplog.messages) == len(warnings)
     for wanted, message in zip(warnings, caplog.messages, strict=True):
         assert message.startswith(wanted) and "singular" in message
-
-
-def test_singular_covariances_do_not_enlarge_the_rounding_of_sums():
-    """Fewer vectors than dimensions, taken in by other batches: the sums differ by 1e-16, and so does the distance."""
-    generator = torch.Generator().manual_seed(0)
-    rows, others = (100 + torch.randn(n, 300, generator=generator, dtype=torch.float64) for n in (120, 90))
-
-    def by(batch: int, of: torch.Tensor) -> FeatureStatistics:
-        statistics = FeatureStatistics(300)
-        for part in of.split(batch):
-            statistics.add(part)
-        return statistics
-
-    whole = frechet_distance(by(120, rows), by(90, others))
-    for batch in (1, 7, 64):
-        assert frechet_distance(by(batch, rows), by(batch, others)) == pytest.approx(whole, rel=1e-11)

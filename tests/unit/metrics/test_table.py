@@ -22,7 +22,8 @@ def test_the_names_of_the_table_are_those_of_its_entries():
     held_out, points = {"reconstruction_recognised", "classification_error", "probe_error"}, {"modes", "high_quality"}
     neighbours |= {f"{name}_inception" for name in neighbours}
     distances = {"fd_lite0", "fid", "fd_dinov2", "fid_infinity", "fd_lite0_infinity", "kid", "kd_lite0"}
-    others = {"inception_score", "style_diversity", "c2st", "ratio_kl"}
+    others = {"inception_score", "style_diversity", "c2st", "ratio_kl", "swd", "ms_ssim", "lpips_diversity"}
+    others |= {"ppl", "ppl_lite0"}
     assert set(METRICS) == distances | others | neighbours | conditions | held_out | points
     assert {name for name, spec in METRICS.items() if spec.data == "points"} == points
     assert all(metric(name) is spec and spec.name == name and spec.describe for name, spec in METRICS.items())
