@@ -79,7 +79,7 @@ def test_samples_and_reconstructions(
     assert (place / "a.png").read_bytes() == (place / "b.png").read_bytes()
     assert (pixels(place / "a.png") != pixels(place / "c.png")).any()
     for run, option, told in (
-        ("ali", ("--interpolate",), "was trained on points: leave --interpolate"),
+        ("ali", ("--interpolate",), "was trained on points, which are drawn as one picture. Leave --interpolate out"),
         ("ali", ("--classes", "1"), "--classes: this run has no classes"),
         ("gan", ("--reconstruct",), "finds no latents"),
     ):

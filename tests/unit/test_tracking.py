@@ -132,5 +132,6 @@ def test_an_evaluation_is_a_run_of_its_own_beside_the_training(tmp_path: Path, m
         mirror.close()
     identities = [(folder / name).read_text().strip() for name in ("wandb-id", "wandb-id-evaluation")]
     assert len(set(identities)) == 2
-    runs = sorted(path.name[-12:] for path in (folder / "wandb").glob("offline-run-*"))
+    # Two within a second are told apart by a number behind the id.
+    runs = sorted(path.name.split("-")[3] for path in (folder / "wandb").glob("offline-run-*"))
     assert runs == sorted([identities[0], identities[1], identities[1]])
