@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from typing import Literal
@@ -12,6 +12,7 @@ import torch
 
 from advgen.build import build_game, open_held_out, open_stream, restored
 from advgen.capabilities import DrawsLatents, Encodes, Paints, Samples
+from advgen.chunks import in_chunks
 from advgen.config import Recipe
 from advgen.errors import UserError
 from advgen.files import sha256
@@ -24,24 +25,6 @@ from advgen.tools.latents import closed_way, truncated
 from advgen.tools.numbered import Series
 from advgen.tools.tiles import check_tile, tiled
 from advgen.turns import batch_of
-
-CHUNK = 16
-"""Pictures are drawn so many at a time, whatever is asked for (:func:`in_chunks`)."""
-
-
-def in_chunks(draw: Callable[[torch.Tensor], torch.Tensor], numbers: range) -> Iterator[torch.Tensor]:
-    """Rows of consecutive numbers, drawn in whole chunks that begin at multiples of :data:`CHUNK`.
-
-    Kernels round otherwise for other batch sizes: between batches of 1 and of 16, one picture in ten of a small
-    ProGAN had a byte that differed. In such chunks row i depends on i alone, and not on what else is drawn.
-
-    Args:
-        draw: rows of int64 [:data:`CHUNK`] numbers.
-        numbers: consecutive ones, not negative.
-    """
-    for start in range(numbers.start - numbers.start % CHUNK, numbers.stop, CHUNK):
-        rows = draw(torch.arange(start, start + CHUNK))
-        yield rows[max(numbers.start - start, 0) : numbers.stop - start]
 
 
 @dataclass(frozen=True)
@@ -104,14 +87,15 @@ class Drawer:
         return torch.cat(list(self.batches(series, numbers)))
 
     def batches(self, series: Series, numbers: range) -> Iterator[torch.Tensor]:
-        """What :meth:`draw` returns, up to :data:`CHUNK` at a time."""
+        """What :meth:`draw` returns, up to :data:`advgen.chunks.CHUNK` at a time."""
         game = self._game
         if not isinstance(game, Samples):
             raise UserError("This run's game draws no samples of its own. Give it images: --reconstruct.")
         if series.truncation is not None:
             walks = self._walker("--truncation")
 
-        def drawn(positions: torch.Tensor) -> torch.Tensor:
+        def drawn(chunk: range) -> torch.Tensor:
+            positions = torch.arange(chunk.start, chunk.stop)
             like = self._like(series, positions)
             if series.truncation is not None:
                 return self._decoded(walks, self._latents_of(walks, series, positions), like)
@@ -143,7 +127,8 @@ class Drawer:
         numbers = torch.arange(first, first + keys * cells)
         latents = self._latents_of(game, series, numbers).unflatten(0, (keys, cells))
 
-        def drawn(rows: torch.Tensor) -> torch.Tensor:
+        def drawn(chunk: range) -> torch.Tensor:
+            rows = torch.arange(chunk.start, chunk.stop)
             cell, frame = rows % cells, (rows // cells).double()
             at = (frame * keys / frames).to(latents.device)
             way = closed_way(latents[:, cell.to(latents.device)], at, spherical=game.normal_latents)

@@ -1,8 +1,7 @@
 """What an evaluation shows to its metrics: a game's pictures at a checkpoint, and what it makes of held-out images.
 
-Each rank shows its slice. A picture is a function of the evaluation's seed and its number: networks draw
-:data:`DRAWN` at a time, from numbers that are multiples of it, whatever the batches and the ranks, as another number
-of pictures at once gives other last bits.
+Each rank shows its slice. A picture is a function of the evaluation's seed and its number, whatever the batches and the
+ranks (:mod:`advgen.chunks`; batches are of whole groups, and a group of whole chunks).
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advgen.capabilities import DrawsLatents, Samples
+from advgen.chunks import CHUNK, in_chunks
 from advgen.data.stream import NumberedStream
+from advgen.errors import UserError
 from advgen.game import Batch, Game, ImageSpec, Progress, sampling_networks
 from advgen.images import to_bytes
 from advgen.metrics.config import EvaluationConfig
@@ -30,9 +31,6 @@ from advgen.metrics.reals import Reals
 from advgen.runtime.checkpoint import restore_networks
 from advgen.seeds import Noise, key_of, permutation
 from advgen.turns import batch_of
-
-DRAWN = 16
-"""Pictures that are drawn at once; divides :data:`advgen.metrics.ranks.GROUP`."""
 
 
 class Showing:
@@ -80,7 +78,8 @@ class Showing:
         """
         networks = self._networks_of(tensors)
         for numbers in batches_of(count, self._ranks, self._config.batch_size):
-            drawn = np.arange(numbers.start, numbers.start + DRAWN * -(-len(numbers) // DRAWN))
+            # Conditions of the last chunk's rest, too, as it is drawn whole.
+            drawn = np.arange(numbers.start, numbers.start + CHUNK * -(-len(numbers) // CHUNK))
             like = self.conditions(drawn, progress.phase.resolution)
             draw = partial(self._draw, networks, progress, seed, numbers, like)
             shown = None if like is None else like.of(slice(len(numbers)))
@@ -134,14 +133,29 @@ class Showing:
         again: int,
     ) -> Tensor:
         """uint8 [n, c, h, w] of these numbers, of points as they are; ``again``: other noise, same conditions."""
-        assert isinstance(self._game, Samples)
+        game = self._game
+        assert isinstance(game, Samples)
         scope = ("evaluation", again) if again else ("evaluation",)
-        drawn: list[Tensor] = []
-        for at, part in self._pieces(numbers, like):
-            with torch.no_grad():
-                images = self._game.sample(networks, progress, Noise(seed, scope, at), part)
-            drawn.append(to_bytes(images) if self._spec.points is None else images)
-        return torch.cat(drawn)[: len(numbers)]
+
+        finite: list[Tensor] = []
+
+        def drawn(at: range) -> Tensor:
+            noise = Noise(seed, scope, self._positions(at))
+            images = game.sample(networks, progress, noise, _part(like, at, numbers))
+            finite.append(images.isfinite().all())
+            return to_bytes(images) if self._spec.points is None else images
+
+        with torch.no_grad():
+            images = torch.cat(list(in_chunks(drawn, numbers)))
+        if not torch.stack(finite).all():  # looked at once a batch; as bytes they are like any others
+            raise UserError(
+                "the networks of this checkpoint draw pictures that are not finite, so no figure is taken of them. "
+                "Name an earlier one (--checkpoint NIMG)."
+            )
+        return images
+
+    def _positions(self, at: range) -> Tensor:
+        return torch.arange(at.start, at.stop, device=self._device)
 
     def _step(
         self,
@@ -154,14 +168,15 @@ class Showing:
         length: float,
     ) -> tuple[Tensor, Tensor]:
         """Either end of a step between latents (:func:`advgen.metrics.path_length.step`), one step a number."""
-        pieces = self._pieces(numbers, like)
-        near, far = zip(
-            *(path_step(game, networks, progress, seed, at, part, length) for at, part in pieces), strict=True
-        )
-        return torch.cat(near)[: len(numbers)], torch.cat(far)[: len(numbers)]
 
-    def _pieces(self, numbers: range, like: Batch | None) -> Iterator[tuple[Tensor, Batch | None]]:
-        """Numbers int64 [DRAWN], with their conditions; the last ones are whole, too. A batch begins at a multiple."""
-        for first in range(0, len(numbers), DRAWN):
-            at = torch.arange(numbers.start + first, numbers.start + first + DRAWN, device=self._device)
-            yield at, None if like is None else like.of(slice(first, first + DRAWN))
+        def drawn(at: range) -> Tensor:
+            part = _part(like, at, numbers)
+            return torch.stack(path_step(game, networks, progress, seed, self._positions(at), part, length), dim=1)
+
+        near, far = torch.cat(list(in_chunks(drawn, numbers))).unbind(dim=1)
+        return near, far
+
+
+def _part(like: Batch | None, at: range, numbers: range) -> Batch | None:
+    """The conditions of a chunk, of those of a batch that begins with it or before."""
+    return None if like is None else like.of(slice(at.start - numbers.start, at.stop - numbers.start))

@@ -4,7 +4,7 @@
 
 Trains pipelines/recipes/aae-mnist-prior.yaml with each prior of the plane, and compares codes of held-out images with
 as many draws of the prior: by the permutation test of the energy distance (Szekely & Rizzo 2004, "Testing for equal
-distributions in high dimension", eq. 5; 999 permutations; for equal sets p is above 0.05 in 95 % of cases), and by the
+distributions in high dimension"; 999 permutations; for equal sets p is above 0.05 in 95 % of cases), and by the
 accuracy of the classifier two-sample test, by fit_ratio, with its 99 % interval, which holds 0.5 for equal sets. Runs
 that are there already are not trained again. What follows the options goes to every run.
 """

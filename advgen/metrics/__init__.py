@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -77,6 +78,9 @@ class MetricSpec:
     smallest: int = 1
 
 
+Load = Callable[[MetricFiles], "Extractor"]
+
+
 def _lite0(given: MetricFiles) -> Extractor:
     from advgen.metrics.lite0 import load_lite0
 
@@ -95,46 +99,29 @@ def _dinov2(given: MetricFiles) -> Extractor:
     return load_dinov2(given.dinov2)
 
 
-def _frechet_lite0(bench: Bench) -> Measure:
+# Measures that are taken of one feature network or of another; which one is bound below.
+def _frechet(bench: Bench, load: Load, published: bool = False) -> Measure:
     from advgen.metrics.frechet import Frechet
 
-    return Frechet(bench, _lite0)
+    return Frechet(bench, load, bench.files.reference_statistics if published else None)
 
 
-def _frechet_inception(bench: Bench) -> Measure:
-    from advgen.metrics.frechet import Frechet
-
-    return Frechet(bench, _inception, bench.files.reference_statistics)
-
-
-def _frechet_dinov2(bench: Bench) -> Measure:
-    from advgen.metrics.frechet import Frechet
-
-    return Frechet(bench, _dinov2)
-
-
-def _infinity_lite0(bench: Bench) -> Measure:
+def _infinity(bench: Bench, load: Load, published: bool = False) -> Measure:
     from advgen.metrics.infinity import Infinity
 
-    return Infinity(bench, _lite0)
+    return Infinity(bench, load, bench.files.reference_statistics if published else None)
 
 
-def _infinity_inception(bench: Bench) -> Measure:
-    from advgen.metrics.infinity import Infinity
-
-    return Infinity(bench, _inception, bench.files.reference_statistics)
-
-
-def _kernel_lite0(bench: Bench) -> Measure:
+def _kernel(bench: Bench, load: Load) -> Measure:
     from advgen.metrics.kernel import Kernel
 
-    return Kernel(bench, _lite0)
+    return Kernel(bench, load)
 
 
-def _kernel_inception(bench: Bench) -> Measure:
-    from advgen.metrics.kernel import Kernel
+def _neighbours(bench: Bench, load: Load) -> Measure:
+    from advgen.metrics.neighbours import Neighbours
 
-    return Kernel(bench, _inception)
+    return Neighbours(bench, load)
 
 
 def _inception_score(bench: Bench) -> Measure:
@@ -173,18 +160,6 @@ def _path_length_lite0(bench: Bench) -> Measure:
     from advgen.metrics.path_length import PathLength
 
     return PathLength(bench, Lite0Distance())
-
-
-def _neighbours(bench: Bench) -> Measure:
-    from advgen.metrics.neighbours import Neighbours
-
-    return Neighbours(bench, _lite0)
-
-
-def _neighbours_inception(bench: Bench) -> Measure:
-    from advgen.metrics.neighbours import Neighbours
-
-    return Neighbours(bench, _inception)
 
 
 def _two_sample(bench: Bench) -> Measure:
@@ -229,14 +204,20 @@ def _modes(bench: Bench) -> Measure:
     return ModesOfPoints(bench)
 
 
+_fd_lite0, _fd_dinov2 = partial(_frechet, load=_lite0), partial(_frechet, load=_dinov2)
+_fid, _fid_infinity = (partial(made, load=_inception, published=True) for made in (_frechet, _infinity))
+_fd_lite0_infinity = partial(_infinity, load=_lite0)
+_kid, _kd_lite0 = partial(_kernel, load=_inception), partial(_kernel, load=_lite0)
+_near_lite0, _near_inception = partial(_neighbours, load=_lite0), partial(_neighbours, load=_inception)
+
 _TABLE = (
-    MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID", "lower", _frechet_lite0),
-    MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017)", "lower", _frechet_inception),
-    MetricSpec("fd_dinov2", "Frechet distance, DINOv2 features (Stein et al. 2023)", "lower", _frechet_dinov2),
-    MetricSpec("fid_infinity", "fid of endless fakes (Chong & Forsyth 2020)", "lower", _infinity_inception),
-    MetricSpec("fd_lite0_infinity", "fd_lite0 of endless fakes (Chong & Forsyth 2020)", "lower", _infinity_lite0),
-    MetricSpec("kid", "kernel Inception distance (Binkowski et al. 2018)", "lower", _kernel_inception),
-    MetricSpec("kd_lite0", "kernel distance, EfficientNet-Lite0 features; not KID", "lower", _kernel_lite0),
+    MetricSpec("fd_lite0", "Frechet distance, EfficientNet-Lite0 features; not FID", "lower", _fd_lite0),
+    MetricSpec("fid", "Frechet Inception distance (Heusel et al. 2017)", "lower", _fid),
+    MetricSpec("fd_dinov2", "Frechet distance, DINOv2 features (Stein et al. 2023)", "lower", _fd_dinov2),
+    MetricSpec("fid_infinity", "fid of endless fakes (Chong & Forsyth 2020)", "lower", _fid_infinity),
+    MetricSpec("fd_lite0_infinity", "fd_lite0 of endless fakes (Chong & Forsyth 2020)", "lower", _fd_lite0_infinity),
+    MetricSpec("kid", "kernel Inception distance (Binkowski et al. 2018)", "lower", _kid),
+    MetricSpec("kd_lite0", "kernel distance, EfficientNet-Lite0 features; not KID", "lower", _kd_lite0),
     MetricSpec("inception_score", "Inception Score (Salimans et al. 2016)", "higher", _inception_score),
     MetricSpec(
         "swd",
@@ -245,14 +226,14 @@ _TABLE = (
         _sliced_wasserstein,
         smallest=16,
     ),
-    MetricSpec("precision", "share of fakes among the reals (Kynkaanniemi et al. 2019)", "higher", _neighbours),
-    MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _neighbours),
-    MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _neighbours),
-    MetricSpec("coverage", "share of reals with a fake beside them (Naeem et al. 2020)", "higher", _neighbours),
-    MetricSpec("precision_inception", "precision on Inception features", "higher", _neighbours_inception),
-    MetricSpec("recall_inception", "recall on Inception features", "higher", _neighbours_inception),
-    MetricSpec("density_inception", "density on Inception features", "higher", _neighbours_inception),
-    MetricSpec("coverage_inception", "coverage on Inception features", "higher", _neighbours_inception),
+    MetricSpec("precision", "share of fakes among the reals (Kynkaanniemi et al. 2019)", "higher", _near_lite0),
+    MetricSpec("recall", "share of reals among the fakes (Kynkaanniemi et al. 2019)", "higher", _near_lite0),
+    MetricSpec("density", "reals around a fake, 1 for reals (Naeem et al. 2020)", "higher", _near_lite0),
+    MetricSpec("coverage", "share of reals with a fake beside them (Naeem et al. 2020)", "higher", _near_lite0),
+    MetricSpec("precision_inception", "precision on Inception features", "higher", _near_inception),
+    MetricSpec("recall_inception", "recall on Inception features", "higher", _near_inception),
+    MetricSpec("density_inception", "density on Inception features", "higher", _near_inception),
+    MetricSpec("coverage_inception", "coverage on Inception features", "higher", _near_inception),
     MetricSpec(
         "c2st", "accuracy of telling fakes from reals, at best 0.5 (Lopez-Paz & Oquab 2017)", "lower", _two_sample
     ),

@@ -23,6 +23,7 @@ from advgen.metrics import judging
 from advgen.metrics.judging import Judge, Lesson
 from advgen.metrics.measures import Learned
 from advgen.metrics.ranks import Alone, Ranks
+from advgen.metrics.torchscript import load_torchscript
 
 IMAGES = 48_000
 """That it learns from where nothing else is said, counted each time they are shown."""
@@ -85,7 +86,7 @@ def load_classifier(path: str | Path, classes: int) -> Classifier:
     Raises:
         UserError: there is no such file, or it is no TorchScript.
     """
-    network, identity = judging.load_torchscript(Path(path))
+    network, identity = load_torchscript(Path(path))
     return Classifier(network, identity, classes, piece=32, source=str(path))
 
 

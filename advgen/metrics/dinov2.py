@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advgen.errors import UserError
-from advgen.metrics import judging
 from advgen.metrics.features import NetworkExtractor
+from advgen.metrics.torchscript import called, load_torchscript, shape_of
 
 SIZE = 224
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -48,16 +48,9 @@ class Dinov2Features(nn.Module):
         """
         x = F.interpolate(images.float(), size=(SIZE, SIZE), mode="bicubic", align_corners=False, antialias=True)
         x = (x - self.mean) / self.deviation
-        try:
-            found = self.network(x)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            said = str(error).strip().splitlines()[-1:] or ["no reason given"]
-            raise UserError(f"{self._source}: fails on float32 {list(x.shape)} ({said[0]}). {_WAY_OUT}") from None
+        found = called(self.network, self._source, f"float32 {list(x.shape)} by ImageNet's mean and deviation", x)
         if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape[:-1] != (len(x),):
-            given = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise UserError(f"{self._source}: gives {given} for {len(x)} images. {_WAY_OUT}")
+            raise UserError(f"{self._source}: gives {shape_of(found)} for {len(x)} images. {_WAY_OUT}")
         return found.float()
 
 
@@ -77,7 +70,7 @@ def load_dinov2(path: Path | None) -> NetworkExtractor:
         raise UserError(f"the metric fd_dinov2 needs a file, and none is named. {_WAY_OUT}")
     if not path.is_file():
         raise UserError(f"{path}: no such file; the metric fd_dinov2 reads its network from it. {_WAY_OUT}")
-    network, identity = judging.load_torchscript(path)
+    network, identity = load_torchscript(path)
     features = Dinov2Features(network, str(path)).eval()
     with torch.no_grad():
         dimensions = features(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)).shape[1]

@@ -113,8 +113,7 @@ def extrapolated_distance(features: Tensor, reference: Gaussian, sizes: Collecti
 def intercept(x: np.ndarray, y: np.ndarray) -> Result:
     """Of the least-squares line through points, float64 [k], k at least 3; with its standard error.
 
-    s² (1 / k + x̄² / Σ(x - x̄)²), s² the residuals' sum of squares over k - 2 (Draper & Smith 1998, "Applied Regression
-    Analysis", eq. 1.4.8).
+    Its square is s² (1 / k + x̄² / Σ(x - x̄)²), with s² the residuals' sum of squares over k - 2.
     """
     away = x - x.mean()
     slope = (away @ y) / (away @ away)

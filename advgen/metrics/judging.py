@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from advgen import files
 from advgen.data.parts import Samples
 from advgen.data.stream import ImageStream
 from advgen.errors import UserError
@@ -32,6 +30,7 @@ from advgen.metrics.features import Identity, as_rgb, full_float32
 from advgen.metrics.measures import Learned
 from advgen.metrics.ranks import Alone, Ranks, any_of, bytes_of_first
 from advgen.metrics.reference import kept
+from advgen.metrics.torchscript import called, shape_of
 from advgen.seeds import Noise, key_of, permutation
 
 Truth = Callable[[Samples], NDArray[np.int64] | NDArray[np.int32]]
@@ -86,53 +85,23 @@ class Judge:
         found: list[Tensor] = []
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False), full_float32():
             for piece in images.split(self._piece):
-                logits = self._asked(piece.float() / 255.0)
-                self._check(logits, len(piece), dimensions)
-                found.append(logits.float())
+                found.append(self._checked(self._asked(piece.float() / 255.0), len(piece), dimensions).float())
         return found
 
-    def _asked(self, images: Tensor) -> Tensor:
-        try:
+    def _asked(self, images: Tensor) -> object:
+        if not self._source:
             return self._network(images)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if not self._source:
-                raise
-            said = str(error).strip().splitlines()[-1:] or ["no reason given"]
-            shape = f"float32 {list(images.shape)} in [0, 1]"
-            raise UserError(f"{self._source}: fails on images, given as {shape} ({said[0]}).") from None
+        return called(self._network, self._source, f"float32 {list(images.shape)} in [0, 1]", images)
 
-    def _check(self, logits: object, count: int, dimensions: int) -> None:
+    def _checked(self, logits: object, count: int, dimensions: int) -> Tensor:
         shape = (dimensions, count, self.classes)
         if isinstance(logits, Tensor) and logits.is_floating_point() and (logits.ndim, *logits.shape[:2]) == shape:
-            return
+            return logits
         wanted = f"[{count}, {self.classes}{', h, w' if dimensions == 4 else ''}]"
-        given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(
-            f"{self._source or 'judge'}: gives {given} for {count} images; logits {wanted} are expected, the data "
-            f"having {self.classes} classes. Name a network that was trained for these classes."
+            f"{self._source or 'judge'}: gives {shape_of(logits)} for {count} images; logits {wanted} are expected, the "
+            f"data having {self.classes} classes. Name a network that was trained for these classes."
         )
-
-
-def load_torchscript(path: Path) -> tuple[nn.Module, Identity]:
-    """A network that the user names, and its identity. Such a file holds code; name none that you do not trust.
-
-    Raises:
-        UserError: there is no such file, or it is no TorchScript.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Name a TorchScript file (torch.jit.save), or none to train a judge.")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # will be replaced one day
-            network = torch.jit.load(str(path), map_location="cpu")
-    except (RuntimeError, ValueError, OSError):
-        raise UserError(
-            f"{path}: is no TorchScript, or damaged. Save the network with torch.jit.save(torch.jit.script(network), "
-            "path); a state dict or a whole pickled network is not enough."
-        ) from None
-    return network, {"name": "torchscript", "sha256": files.sha256(path)}
 
 
 @dataclass(frozen=True)

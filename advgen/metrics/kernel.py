@@ -37,10 +37,9 @@ class Kernel:
     def __init__(self, bench: Bench, load: Callable[[MetricFiles], Extractor]) -> None:
         self.samples, self.seed, self.device = bench.config.samples, bench.config.seed, bench.device
         self.subsets, self.subset_size = bench.config.kernel_subsets, bench.config.kernel_subset_size
-        self.extractor, self._reference = bench.extractor(load), bench.reference
-        self._known: tuple[int, Tensor] | None = None
+        self.extractor, self.reference = bench.extractor(load), bench.reference
         self.check("generated images", self.samples)
-        self.check("training images", self._reference.count)
+        self.check("training images", self.reference.count)
 
     def check(self, what: str, count: int) -> None:
         """Refuse too few images for a subset."""
@@ -63,13 +62,6 @@ class Kernel:
         """Nothing seen yet."""
         return _Tally(self, resolution, names)
 
-    def reals(self, resolution: int) -> Tensor:
-        """The training images' features; those of the last resolution are kept."""
-        if self._known is None or self._known[0] != resolution:
-            self._known = None  # before the next are there
-            self._known = resolution, self._reference.features(self.extractor, resolution)[0]
-        return self._known[1]
-
 
 class _Tally:
     def __init__(self, measure: Kernel, resolution: int, names: Collection[str]) -> None:
@@ -85,9 +77,8 @@ class _Tally:
     def results(self) -> dict[str, Result]:
         measure, fakes = self._measure, self._rows.taken()[0]
         measure.check("pictures", len(fakes))
-        found = kernel_distance(
-            measure.reals(self._resolution), fakes, measure.subsets, measure.subset_size, measure.seed
-        )
+        reals, _ = measure.reference.features(measure.extractor, self._resolution)
+        found = kernel_distance(reals, fakes, measure.subsets, measure.subset_size, measure.seed)
         return dict.fromkeys(self._names, found)
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from advgen.errors import UserError
 from advgen.images import to_signed
 from advgen.metrics.features import Identity, full_float32
-from advgen.metrics.judging import load_torchscript
 from advgen.metrics.measures import Bench
 from advgen.metrics.pairs import PAIRS, NeighbourPairs
+from advgen.metrics.torchscript import called, load_torchscript, shape_of
 
 
 class Distance(Protocol):
@@ -66,16 +66,11 @@ class Lpips:
 
     def _of_pair(self, a: Tensor, b: Tensor) -> Tensor:
         shape = f"two float32 {list(a.shape)} in [-1, 1]"
-        try:
-            found = self._network(a, b)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            said = str(error).strip().splitlines()[-1:] or ["no reason given"]
-            raise UserError(f"{self._path}: fails on images, given as {shape} ({said[0]}).") from None
+        found = called(self._network, str(self._path), shape, a, b)
         if not isinstance(found, Tensor) or found.numel() != 1 or not found.is_floating_point():
-            given = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise UserError(f"{self._path}: gives {given} for {shape}; one distance a pair, [n], is expected.")
+            raise UserError(
+                f"{self._path}: gives {shape_of(found)} for {shape}; one distance a pair, [n], is expected."
+            )
         if not found.isfinite().all():
             raise UserError(f"{self._path}: gives {found.item()} for {shape}. Name sound weights of LPIPS.")
         return found.reshape(1).double()

@@ -8,7 +8,8 @@ density is the number of reals' balls in which a fake lies, over k, on average; 
 in their ball. Balls are closed in the former two and open in the latter two, as in the authors' code.
 
 The search is exact, by squared distances |a - b|² = |a|² + |b|² - 2 a·b in float32, a tile of rows at a time: memory is
-that of the features and of a tile. Features are taken relative to the reals' mean, which leaves less to cancel.
+that of the features, of a copy of the reals' and of a tile. Features are taken relative to the reals' mean, which
+leaves less to cancel.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Neighbours:
         return _Tally(self, resolution, names)
 
     def reals(self, resolution: int) -> Cloud:
-        """The training images' features; those of the last resolution are kept."""
+        """The training images' features and their neighbours; those of the last resolution are kept."""
         if self._known is None or self._known[0] != resolution:
             self._known = None  # before the next are there
             self._known = resolution, Cloud(*self._reference.features(self.extractor, resolution))
@@ -64,7 +65,7 @@ class Neighbours:
 
 
 class Cloud:
-    """Features of one set, with the neighbours of each within the set, found once.
+    """Features of one set, copied, with the neighbours of each within the set, found once.
 
     Attributes:
         centre: float32 [d], the features' mean.
@@ -74,7 +75,7 @@ class Cloud:
 
     def __init__(self, rows: Tensor, labels: Tensor | None = None) -> None:
         self.centre = rows.mean(0, dtype=torch.float64).float()
-        self.rows, self.labels = rows.sub_(self.centre), labels
+        self.rows, self.labels = rows - self.centre, labels
         self._near: dict[int | None, Tensor] = {}
 
     def of(self, label: int | None) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,7 @@ class Reals:
     ) -> None:
         self.stream, self.count, self.device, self.ranks = stream, min(count, len(stream)), device, ranks
         self._config, self._labelled = config, labelled
+        self._features: tuple[object, int, torch.Tensor, torch.Tensor | None] | None = None
 
     def pictures(self, resolution: int) -> Iterator[Pictures]:
         """Batches of all of them, with their labels and maps; the same on every rank."""
@@ -67,12 +68,20 @@ class Reals:
             yield Pictures(images, labels, there(samples.label_map), first=numbers.start)
 
     def features(self, extractor: Extractor, resolution: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """float32 [count, dimensions] of all, and their labels, int64 [count], or None; a collective."""
-        rows = Rows(extractor.dimensions, self.device, self._labelled)
-        for pictures in self.own_pictures(resolution):
-            rows.add(pictures.features(extractor), pictures.labels)
-        rows.gather(self.ranks)
-        return rows.taken()
+        """float32 [count, dimensions] of all, and their labels, int64 [count], or None; a collective.
+
+        Those of the last extractor and resolution are kept, so that they are taken once for all metrics that ask one
+        after the other: they are not the caller's own.
+        """
+        kept = self._features
+        if kept is None or kept[0] is not extractor or kept[1] != resolution:
+            self._features = None  # before the next are there
+            rows = Rows(extractor.dimensions, self.device, self._labelled)
+            for pictures in self.own_pictures(resolution):
+                rows.add(pictures.features(extractor), pictures.labels)
+            rows.gather(self.ranks)
+            self._features = kept = extractor, resolution, *rows.taken()
+        return kept[2], kept[3]
 
     def statistics(self, extractor: Extractor, resolution: int) -> FeatureStatistics:
         """Of their features; read where they were computed before, or from the file that is named. A collective.

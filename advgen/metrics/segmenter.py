@@ -23,6 +23,7 @@ from advgen.metrics import judging
 from advgen.metrics.judging import Judge, Lesson
 from advgen.metrics.measures import Learned
 from advgen.metrics.ranks import Alone, Ranks
+from advgen.metrics.torchscript import load_torchscript
 
 IMAGES = 6_000
 """That it learns from where nothing else is said, counted each time they are shown."""
@@ -92,7 +93,7 @@ def load_segmenter(path: str | Path, classes: int) -> Segmenter:
     Raises:
         UserError: there is no such file, or it is no TorchScript.
     """
-    network, identity = judging.load_torchscript(Path(path))
+    network, identity = load_torchscript(Path(path))
     return Segmenter(network, identity, classes, piece=8, source=str(path))
 
 

@@ -22,7 +22,7 @@ from advgen.metrics.measures import Bench, Result
 from advgen.metrics.patches import A_PICTURE, SIDE, VALUES, Patches, drawn
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.pyramid import laplacian_pyramid, sizes
-from advgen.metrics.ranks import Alone, Ranks
+from advgen.metrics.ranks import Ranks
 from advgen.seeds import Noise
 
 DIRECTIONS = 512
@@ -45,7 +45,7 @@ class SlicedWasserstein:
         self.heights(bench.spec.resolution)
         self.seed, self.device, self.folder = bench.config.seed, bench.device, Path(bench.config.cache)
         self._reference = bench.reference
-        self._kept: tuple[int, int, Descriptors] | None = None
+        self._kept: tuple[int, Descriptors] | None = None
 
     def protocol(self, name: str, resolution: int) -> dict[str, Any]:
         """What is compared."""
@@ -60,17 +60,15 @@ class SlicedWasserstein:
         width = resolution * (self._spec.width or self._spec.resolution) // self._spec.resolution
         return [height for height, _ in sizes(resolution, width)]
 
-    def reference(self, resolution: int, ranks: Ranks) -> Descriptors:
+    def reference(self, resolution: int) -> Descriptors:
         """This rank's slice of the training images."""
-        if self._kept is None or self._kept[:2] != (resolution, ranks.count):
+        if self._kept is None or self._kept[0] != resolution:
             self._kept = None  # its disk space first
             own = Descriptors(self, "reference", resolution)
-            first, end = (self._reference.count * index // ranks.count for index in (ranks.index, ranks.index + 1))
-            for pictures in self._reference.pictures(resolution):
-                low, high = (min(max(limit - pictures.first, 0), len(pictures)) for limit in (first, end))
-                own.add(pictures.images[low:high], pictures.first + low)
-            self._kept = resolution, ranks.count, own
-        return self._kept[2]
+            for pictures in self._reference.own_pictures(resolution):
+                own.add(pictures.images, pictures.first)
+            self._kept = resolution, own
+        return self._kept[1]
 
 
 class Descriptors:
@@ -88,8 +86,6 @@ class Descriptors:
 
     def add(self, images: Tensor, first: int) -> None:
         """Take in uint8 [n, 1 or 3, h, w]; the number of the first tells which places are looked at."""
-        if not len(images):
-            return
         numbers = torch.arange(first, first + len(images))
         for level, (height, patches) in zip(laplacian_pyramid(as_rgb(images)), self.levels.items(), strict=True):
             patches.add(drawn(level, Noise(self._seed, ("swd", self._kind, height), numbers)))
@@ -106,7 +102,7 @@ class _Tally:
 
     def gather(self, ranks: Ranks) -> None:
         measure = self._measure
-        real = measure.reference(self._resolution, ranks).levels
+        real = measure.reference(self._resolution).levels
         for height, patches in self._own.levels.items():
             positions = torch.arange(DIRECTIONS)
             directions = Noise(measure.seed, ("swd", height), positions).normal("direction", VALUES)
@@ -114,8 +110,6 @@ class _Tally:
             self._found[height] = 1000 * distance(patches, real[height], directions, ranks)
 
     def results(self) -> dict[str, Result]:
-        if not self._found:
-            self.gather(Alone())
         parts = {str(height): value for height, value in self._found.items()}
         return dict.fromkeys(self._names, Result(sum(parts.values()) / len(parts), parts=parts))
 

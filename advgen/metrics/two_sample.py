@@ -43,9 +43,8 @@ class TwoSample:
 
     def __init__(self, bench: Bench, load: Callable[[MetricFiles], Extractor]) -> None:
         self.samples, self.seed = bench.config.samples, bench.config.seed
-        self.extractor, self._reference, self.device = bench.extractor(load), bench.reference, bench.device
-        self._known: tuple[int, Tensor] | None = None
-        if min(self.samples, self._reference.count) < LEAST:
+        self.extractor, self.reference, self.device = bench.extractor(load), bench.reference, bench.device
+        if min(self.samples, self.reference.count) < LEAST:
             raise UserError(_TOO_FEW)
 
     def protocol(self, name: str, resolution: int) -> dict[str, Any]:
@@ -62,13 +61,6 @@ class TwoSample:
         """Nothing seen yet."""
         return _Tally(self, resolution, names)
 
-    def reals(self, resolution: int) -> Tensor:
-        """The training images' features; those of the last resolution are kept."""
-        if self._known is None or self._known[0] != resolution:
-            self._known = None  # before the next are there
-            self._known = resolution, self._reference.features(self.extractor, resolution)[0]
-        return self._known[1]
-
 
 class _Tally:
     def __init__(self, measure: TwoSample, resolution: int, names: Collection[str]) -> None:
@@ -82,10 +74,11 @@ class _Tally:
         self._rows.gather(ranks)
 
     def results(self) -> dict[str, Result]:
-        fakes, reals = self._rows.taken()[0], self._measure.reals(self._resolution)
+        measure, fakes = self._measure, self._rows.taken()[0]
+        reals, _ = measure.reference.features(measure.extractor, self._resolution)
         if min(len(fakes), len(reals)) < LEAST:
             raise UserError(_TOO_FEW)
-        found = figures(fit_ratio(*principal(fakes, reals), seed=self._measure.seed, folds=FOLDS))
+        found = figures(fit_ratio(*principal(fakes, reals), seed=measure.seed, folds=FOLDS))
         return {name: found[name] for name in self._names}
 
 

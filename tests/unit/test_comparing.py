@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """In that folder, with means in the place of EfficientNet-Lite0."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr("advgen.metrics._lite0", lambda _: Means())
+    monkeypatch.setattr("advgen.metrics.lite0.load_lite0", lambda _: Means())
     yield place
     (place / "records.jsonl").unlink(missing_ok=True)
 

@@ -104,7 +104,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def means(monkeypatch: pytest.MonkeyPatch) -> Means:
     """Stands in for EfficientNet-Lite0."""
     means = Means()
-    monkeypatch.setattr("advgen.metrics._lite0", lambda _: means)
+    monkeypatch.setattr("advgen.metrics.lite0.load_lite0", lambda _: means)
     return means
 
 

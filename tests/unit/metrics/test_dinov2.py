@@ -80,5 +80,5 @@ def test_other_files_and_networks_are_refused(tmp_path: Path) -> None:
         load_dinov2(tmp_path / "text.pt")
     with pytest.raises(UserError, match=r"whole.pt: gives \[1, 3, 224, 224\] for 1 images"):
         load_dinov2(script(Whole(), tmp_path / "whole.pt"))
-    with pytest.raises(UserError, match=r"narrow.pt: fails on float32 \[1, 3, 224, 224\]"):
+    with pytest.raises(UserError, match=r"narrow.pt: fails on .* float32 \[1, 3, 224, 224\] .*Name one that takes"):
         load_dinov2(script(Narrow(), tmp_path / "narrow.pt"))

@@ -18,8 +18,8 @@ from advgen.metrics.measures import Result
 from advgen.metrics.ms_ssim import MsSsim, ms_ssim
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Alone, Ranks
-from tests.unit.metrics.in_memory import on_ranks
 from tests.unit.metrics.photographs import crops
+from tests.unit.metrics.threads import on_ranks
 
 Array = NDArray[np.float64]
 

@@ -28,8 +28,8 @@ from advgen.metrics.ranks import Alone, Ranks
 from advgen.seeds import Noise
 from advgen.timeline import Timeline
 from tests.games.test_table import recipe_of
-from tests.unit.metrics.in_memory import on_ranks
 from tests.unit.metrics.photographs import crops
+from tests.unit.metrics.threads import on_ranks
 
 needs_lite0 = pytest.mark.skipif(
     not all(map(lite0.find_spec, lite0._PACKAGES)), reason="the extra advgen[demo] is not installed"

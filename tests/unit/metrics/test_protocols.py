@@ -59,8 +59,12 @@ class _Stream:
 
 
 def _panel(monkeypatch: pytest.MonkeyPatch) -> Panel:
-    monkeypatch.setattr("advgen.metrics._lite0", lambda _: cast(Any, SimpleNamespace(identity={}, dimensions=3)))
-    monkeypatch.setattr("advgen.metrics._inception", lambda _: cast(Any, SimpleNamespace(identity={}, dimensions=3)))
+    monkeypatch.setattr(
+        "advgen.metrics.lite0.load_lite0", lambda _: cast(Any, SimpleNamespace(identity={}, dimensions=3))
+    )
+    monkeypatch.setattr(
+        "advgen.metrics.inception.load_inception", lambda _: cast(Any, SimpleNamespace(identity={}, dimensions=3))
+    )
     config = EvaluationConfig(samples=20, reference_samples=100)
 
     def reals(count: int | None) -> Reals:

@@ -158,6 +158,30 @@ def test_a_figure_is_the_same_on_any_number_of_ranks(name: str, tmp_path: Path) 
                 assert found[metric].per_class == result.per_class, (metric, count)
 
 
+def test_features_of_the_reference_are_taken_once_for_all_that_ask(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Counted(Pixels):
+        def __call__(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().__call__(images)
+
+    of, extractor = bench(Alone(), tmp_path), Counted()
+    names = ("recall", "c2st")
+    measures = [make(of, cast(Any, lambda _: extractor)) for make in (Neighbours, TwoSample)]
+    pictures = torch.from_numpy(Stream(FAKES, 2, 8.0).images)
+    figures: list[Result] = []
+    for measure, name in [*zip(measures, names, strict=True)] * 2:
+        tally = measure.start(1, (name,))
+        tally.add(Pictures(pictures, torch.zeros(FAKES, dtype=torch.int64)))
+        figures.append(tally.results()[name])
+    assert sum(seen) == REALS + 4 * FAKES
+    assert figures[:2] == figures[2:]  # what one makes of them does not change them for the other
+    other = Counted()
+    assert torch.equal(of.reference.features(other, 1)[0], of.reference.features(Pixels(), 1)[0])
+    assert sum(seen) == 2 * REALS + 4 * FAKES
+
+
 def test_statistics_of_parts_are_those_of_the_whole() -> None:
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((200, 5)) + 1000.0)
     parts = [rows[:70], rows[:0], rows[70:]]

@@ -24,8 +24,8 @@ from advgen.metrics.pyramid import laplacian_pyramid, sizes
 from advgen.metrics.ranks import Alone, Ranks
 from advgen.metrics.swd import SlicedWasserstein, wasserstein
 from advgen.seeds import Noise
-from tests.unit.metrics.in_memory import on_ranks
 from tests.unit.metrics.photographs import crops
+from tests.unit.metrics.threads import on_ranks
 
 Array = NDArray[np.float64]
 FILTER = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
@@ -77,30 +77,30 @@ def _by_definition(reals: Tensor, fakes: Tensor, levels: int) -> list[float]:
     return found
 
 
-def _measure(reals: Tensor, folder: Path, samples: int = 100, batch: int = 10) -> SlicedWasserstein:
-    def pictures(resolution: int) -> list[Pictures]:
+def _measure(reals: Tensor, folder: Path, batch: int = 10, ranks: Ranks = Alone()) -> SlicedWasserstein:
+    def own_pictures(resolution: int) -> list[Pictures]:
         assert resolution == reals.shape[-2]
-        return _batches(reals, batch)
+        return _own(reals, batch, ranks)
 
     _, channels, height, width = reals.shape
     bench = SimpleNamespace(
-        config=SimpleNamespace(samples=samples, seed=SEED, cache=str(folder)),
+        config=SimpleNamespace(samples=100, seed=SEED, cache=str(folder)),
         spec=ImageSpec(height, channels, width=width),
         device=torch.device("cpu"),
-        reference=SimpleNamespace(pictures=pictures, count=len(reals)),
+        reference=SimpleNamespace(own_pictures=own_pictures, count=len(reals)),
     )
     return SlicedWasserstein(cast(Any, bench))
 
 
-def _batches(images: Tensor, size: int, first: int = 0) -> list[Pictures]:
-    parts = images.split(size) if len(images) else ()
-    return [Pictures(part, first=first + size * number) for number, part in enumerate(parts)]
+def _own(images: Tensor, size: int, ranks: Ranks) -> list[Pictures]:
+    """A rank's slice, in batches."""
+    first, end = (len(images) * index // ranks.count for index in (ranks.index, ranks.index + 1))
+    return [Pictures(images[start : min(start + size, end)], first=start) for start in range(first, end, size)]
 
 
 def _taken(of: SlicedWasserstein, images: Tensor, batch: int = 10, ranks: Ranks = Alone()) -> Result:
     tally = of.start(images.shape[-2], ["swd"])
-    first, end = (len(images) * index // ranks.count for index in (ranks.index, ranks.index + 1))
-    for pictures in _batches(images[first:end], batch, first):
+    for pictures in _own(images, batch, ranks):
         tally.add(pictures)
     tally.gather(ranks)
     return tally.results()["swd"]
@@ -141,7 +141,8 @@ def test_equal_sets_lie_together_and_others_apart(tmp_path: Path) -> None:
     assert 0 < same < alike < apart and 2 * same < soft, (same, alike, apart, soft)
     # One set of patches against itself.
     tally = of.start(32, ["swd"])
-    tally._own = of.reference(32, Alone())  # type: ignore[attr-defined]
+    tally._own = of.reference(32)  # type: ignore[attr-defined]
+    tally.gather(Alone())
     assert tally.results()["swd"].value == 0.0
 
 
@@ -151,11 +152,12 @@ def test_neither_batches_nor_ranks_move_it(tmp_path: Path) -> None:
     for batch in (1, 7, 64):
         assert _taken(_measure(real, tmp_path, batch=batch), fake, batch).value == pytest.approx(alone.value, rel=1e-9)
     for count in (2, 4):
-        for found in on_ranks(count, lambda ranks: _taken(_measure(real, tmp_path, batch=7), fake, 8, ranks)):
+        for found in on_ranks(count, lambda ranks: _taken(_measure(real, tmp_path, 7, ranks), fake, 8, ranks)):
             assert found.value == pytest.approx(alone.value, rel=1e-7)  # a product of matrices sums in another order
             assert found.parts is not None and list(found.parts) == ["32", "16"]
     few = crops("earth", 2, 32)
-    [*some] = on_ranks(4, lambda ranks: _taken(_measure(real, tmp_path), few, 8, ranks).value)  # two have none
+    # Two have none.
+    [*some] = on_ranks(4, lambda ranks: _taken(_measure(real, tmp_path, ranks=ranks), few, 8, ranks).value)
     assert some == pytest.approx([_taken(_measure(real, tmp_path), few).value] * 4, rel=1e-7)
 
 

@@ -12,8 +12,13 @@ import pytest
 import torch
 
 from advgen.errors import UserError
-from advgen.metrics.measures import Result
+from advgen.game import ImageSpec
+from advgen.metrics import MetricFiles
+from advgen.metrics.config import EvaluationConfig
+from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
+from advgen.metrics.ranks import Alone
+from advgen.metrics.reals import Reals
 from advgen.metrics.records import Records, read_records
 from advgen.metrics.two_sample import TwoSample, principal
 from pipelines.evaluate import tell
@@ -22,8 +27,10 @@ from pipelines.evaluate import tell
 class Pixels:
     identity: ClassVar[dict[str, Any]] = {"name": "pixels"}
     dimensions = 3
+    images = 0  # that it has seen
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.images += len(images)
         with torch.inference_mode():  # as real extractors do
             return images.flatten(1).float()
 
@@ -39,21 +46,27 @@ def batches(images: torch.Tensor) -> list[Pictures]:
     return [Pictures(part) for part in images.split(300)]
 
 
-def measure(reals: torch.Tensor, samples: int) -> tuple[TwoSample, list[int]]:
-    """The measure, and a list of the resolutions that the reals were asked for at."""
-    asked: list[int] = []
+class Stream:
+    """Images as a stream of them."""
 
-    def features(extractor: Pixels, resolution: int) -> tuple[torch.Tensor, None]:
-        asked.append(resolution)
-        return extractor(reals), None
+    digest = "pixels"
 
-    bench = SimpleNamespace(
-        config=SimpleNamespace(samples=samples, seed=0),
-        extractor=lambda load: load(None),
-        reference=SimpleNamespace(features=features, count=len(reals)),
-        device=torch.device("cpu"),
-    )
-    return TwoSample(cast(Any, bench), cast(Any, lambda _: Pixels())), asked
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images.numpy()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, indices: Any, level: int | None = None) -> Any:
+        return SimpleNamespace(images=self.images[indices], labels=None, label_map=None)
+
+
+def measure(reals: torch.Tensor, samples: int) -> tuple[TwoSample, Pixels]:
+    """The measure, and the extractor that it takes features by."""
+    config, extractor, device = EvaluationConfig(samples=samples), Pixels(), torch.device("cpu")
+    reference = Reals(cast(Any, Stream(reals)), len(reals), config, device, labelled=False, ranks=Alone())
+    bench = Bench(config, MetricFiles(), ImageSpec(1), reference, None)
+    return TwoSample(bench, cast(Any, lambda _: extractor)), extractor
 
 
 def taken(of: TwoSample, fakes: torch.Tensor, names: tuple[str, ...] = ("c2st", "ratio_kl")) -> dict[str, Result]:
@@ -65,7 +78,7 @@ def taken(of: TwoSample, fakes: torch.Tensor, names: tuple[str, ...] = ("c2st", 
 
 def test_the_figures_are_those_of_the_densities() -> None:
     """A shift by one standard deviation: the best accuracy is Phi(1/2), KL 1/2."""
-    of, asked = measure(pixels(3000, 1), 2000)
+    of, extractor = measure(pixels(3000, 1), 2000)
     found = taken(of, pixels(2000, 2, shift=1.0))
     for name, exact in (("c2st", 0.6915), ("ratio_kl", 0.5)):
         error = found[name].standard_error
@@ -75,7 +88,7 @@ def test_the_figures_are_those_of_the_densities() -> None:
     error = alike["c2st"].standard_error
     assert error is not None and abs(alike["c2st"].value - 0.5) < 4 * error
     assert abs(alike["ratio_kl"].value) < 0.05
-    assert asked == [1]  # the reals are kept
+    assert extractor.images == 3000 + 2000 + 2000  # the reals are kept
     assert set(taken(of, pixels(2000, 3), ("c2st",))) == {"c2st"}
 
 
