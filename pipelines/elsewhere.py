@@ -15,8 +15,9 @@ from advgen.errors import UserError
 from advgen.files import write_text
 from advgen.launch import kubernetes, machines, skypilot
 from advgen.launch.plan import Job, plan
-from advgen.launch.portable import check_portable, load_settings
+from advgen.launch.portable import check_portable
 from advgen.launch.secrets import check_text
+from advgen.launch.settings import load_settings
 from advgen.launch.state import LaunchFolder
 from advgen.runtime.run_folder import RunFolder
 from advgen.strict_config import dump_yaml
@@ -110,7 +111,7 @@ def _wanted(recipe: Recipe, file: Path, stages: Collection[str]) -> list[Job]:
 
 
 def _cloud(recipe: Recipe, name: str, stages: Collection[str], launch: LaunchFolder) -> Handed:
-    cloud = load_settings(skypilot.Cloud, name)
+    cloud = load_settings(skypilot.Cloud, name, "cloud")
     check_portable(recipe, f"the bucket {cloud.bucket}")
     jobs = _wanted(recipe, skypilot.RECIPE, stages)
     file = launch.path / "skypilot.yaml"
@@ -127,7 +128,7 @@ def _cloud(recipe: Recipe, name: str, stages: Collection[str], launch: LaunchFol
 
 
 def _kubernetes(recipe: Recipe, name: str, stages: Collection[str], launch: LaunchFolder) -> Handed:
-    cluster = load_settings(kubernetes.Kubernetes, name)
+    cluster = load_settings(kubernetes.Kubernetes, name, "cloud")
     check_portable(recipe, f"the volume {cluster.claim}")
     jobs = _wanted(recipe, kubernetes.RECIPE, stages)
     file = launch.path / f"{cluster.operator}.yaml"
@@ -145,7 +146,7 @@ def _kubernetes(recipe: Recipe, name: str, stages: Collection[str], launch: Laun
 
 
 def _machines(recipe: Recipe, name: str, stages: Collection[str], launch: LaunchFolder) -> Handed:
-    chosen = load_settings(machines.Machines, name)
+    chosen = load_settings(machines.Machines, name, "cloud")
     jobs = _wanted(recipe, launch.recipe, stages)
     file = launch.path / "machines.sh"
     return Handed(

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
-from pathlib import Path
 from typing import Literal
 
-from advgen.errors import UserError
-from advgen.strict_config import configuration, parse, read_yaml
+from advgen.launch.secrets import check_variables
+from advgen.launch.settings import load_settings
+from advgen.strict_config import configuration
 
-# Beside the reader's own files, those of the checkout.
-CHECKOUT = Path(__file__).parents[2] / "slurm"
-
-# What stands in a generated file is read by others: a name like these never does.
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|COOKIE", re.IGNORECASE)
 _TIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){0,2}")
 # What advgen gives sbatch itself; another value beside it would be one of two.
 _OWNED = (
@@ -124,14 +119,7 @@ class Cluster:
     lie."""
 
     def __post_init__(self) -> None:
-        for name in self.environment:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"environment: {name!r} is no name of a variable")
-            if _SECRET.search(name):
-                raise ValueError(
-                    f"environment: {name} looks like a secret, and this would be written into files. Export it in the "
-                    "shell that runs `advgen submit`; the jobs get it from there"
-                )
+        check_variables(self.environment)
         for option in self.options:
             if not re.fullmatch(r"--[a-z][a-z-]*(=.*)?", option, re.DOTALL):
                 raise ValueError(f"options: write {option!r} as --name or --name=value")
@@ -147,20 +135,5 @@ class Cluster:
 
 
 def load_cluster(name: str) -> Cluster:
-    """The settings of a cluster: ``slurm/clusters/NAME.yaml`` here or in the checkout, or a path that ends in .yaml.
-
-    Raises:
-        UserError: no such cluster, with those that there are; every mistake in the file.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return parse(Cluster, read_yaml(Path(name)), name)
-    folders = dict.fromkeys((Path("slurm/clusters").resolve(), CHECKOUT / "clusters"))
-    for folder in folders:
-        path = folder / f"{name}.yaml"
-        if path.is_file():
-            return parse(Cluster, read_yaml(path), str(path))
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise UserError(
-        f"--cluster {name}: there is no slurm/clusters/{name}.yaml. Known: {', '.join(known) or 'none'}. "
-        "Copy one of them and fill in yours."
-    )
+    """The settings of a cluster (:func:`advgen.launch.settings.load_settings`)."""
+    return load_settings(Cluster, name, "slurm/clusters")

@@ -4,37 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from advgen.config import Recipe, flatten
 from advgen.errors import UserError
 from advgen.launch.secrets import check_recipe
-from advgen.strict_config import parse, plain, read_yaml
-
-Settings = TypeVar("Settings")
-
-# The checkout that this module is of: scripts, and settings that come with them.
-CHECKOUT = Path(__file__).parents[2]
-
-
-def load_settings(kind: type[Settings], name: str) -> Settings:
-    """Settings of a cloud: ``cloud/NAME.yaml`` here or in the checkout, or a path that ends in .yaml.
-
-    Raises:
-        UserError: there are none of that name, with those that there are; every mistake in the file.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return parse(kind, read_yaml(Path(name)), name)
-    folders = dict.fromkeys((Path("cloud").resolve(), CHECKOUT / "cloud"))
-    for folder in folders:
-        path = folder / f"{name}.yaml"
-        if path.is_file():
-            return parse(kind, read_yaml(path), str(path))
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise UserError(
-        f"--cluster {name}: there is no cloud/{name}.yaml. Known: {', '.join(known) or 'none'}. Copy the one for your "
-        "kind of machines, and fill in yours."
-    )
+from advgen.strict_config import plain
 
 
 def check_portable(recipe: Recipe, storage: str) -> None:

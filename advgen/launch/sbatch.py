@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advgen.config import Recipe
-from advgen.launch.cluster import CHECKOUT, Cluster, Resources
+from advgen.launch.cluster import Cluster, Resources
 from advgen.launch.plan import Job
+from advgen.launch.settings import CHECKOUT
 from advgen.launch.state import LaunchFolder
 
 
@@ -59,9 +60,9 @@ def order(job: Job, cluster: Cluster, run: Path, members: str | None = None) -> 
     options += _resources(getattr(cluster, job.stage), cluster)
     if job.many:
         options.append(f"--signal=B:USR1@{cluster.warn_seconds}")
-        script = (str(CHECKOUT / "train.sbatch"),)
+        script = (str(CHECKOUT / "slurm" / "train.sbatch"),)
     else:
-        script = (str(CHECKOUT / "stage.sbatch"), job.stage)
+        script = (str(CHECKOUT / "slurm" / "stage.sbatch"), job.stage)
     environment = {"MAX_FRUITLESS": str(cluster.max_fruitless)}
     if members is None:
         script = (*script, str(folder.recipe))

@@ -30,7 +30,10 @@ def check_variables(variables: Mapping[str, str]) -> None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"environment: {name!r} is no name of a variable")
         if looks_secret(name):
-            raise ValueError(f"environment: {name} looks like a secret, and would be written into files; leave it out")
+            raise ValueError(
+                f"environment: {name} looks like a secret, and would be written into files; leave it "
+                "out here: docs/slurm.md and docs/cloud.md tell how jobs get it"
+            )
 
 
 def check_names(names: Iterable[str]) -> None:

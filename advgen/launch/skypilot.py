@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any, Literal
 
 from advgen.config import Recipe
 from advgen.launch.plan import Job
-from advgen.launch.portable import CHECKOUT
 from advgen.launch.secrets import check_names, check_variables
+from advgen.launch.settings import CHECKOUT
 from advgen.launch.yaml_text import documents
 from advgen.strict_config import configuration
 
@@ -143,19 +144,18 @@ def _setup(shares: bool) -> str:
 
 
 def _alone(job: Job) -> str:
-    lines = ["set -e", "advgen=$PWD/.venv/bin/advgen", f"cd {_BUCKET}", f'"$advgen" {" ".join(job.arguments)}']
+    lines = ["set -e", "advgen=$PWD/.venv/bin/advgen", f"cd {_BUCKET}", f'"$advgen" {shlex.join(job.arguments)}']
     return "\n".join(lines) + "\n"
 
 
 def _train(recipe: Recipe, job: Job, nodes: int) -> str:
-    runs = f"{_BUCKET}/{recipe.runs}"
     lines = [
         "set -e",
         'export PATH="$PWD/.venv/bin:$PATH"',
         "export NODES=$SKYPILOT_NUM_NODES NODE_RANK=$SKYPILOT_NODE_RANK PROCESSES=$SKYPILOT_NUM_GPUS_PER_NODE",
         'MASTER_ADDR=$(head -n 1 <<<"$SKYPILOT_NODE_IPS")',
         "export MASTER_ADDR",
-        f"runs={runs}",
+        f"runs={shlex.quote(f'{_BUCKET}/{recipe.runs}')}",
     ]
     if nodes > 1:
         lines += [
@@ -168,9 +168,9 @@ def _train(recipe: Recipe, job: Job, nodes: int) -> str:
             "fi",
         ]
     lines += [
-        f"export ADVGEN_RUN=$runs/{recipe.name}",
+        f'export ADVGEN_RUN="$runs/{recipe.name}"',
         "node=$PWD/cloud/node.sh",
         f"cd {_BUCKET}",
-        f'exec "$node" {" ".join(job.arguments[1:])} --runs "$runs"',
+        f'exec "$node" {shlex.join(job.arguments[1:])} --runs "$runs"',
     ]
     return "\n".join(lines) + "\n"

@@ -99,8 +99,8 @@ class Judge:
             return logits
         wanted = f"[{count}, {self.classes}{', h, w' if dimensions == 4 else ''}]"
         raise UserError(
-            f"{self._source or 'judge'}: gives {shape_of(logits)} for {count} images; logits {wanted} are expected, the "
-            f"data having {self.classes} classes. Name a network that was trained for these classes."
+            f"{self._source or 'judge'}: gives {shape_of(logits)} for {count} images; logits {wanted} are expected, "
+            f"the data having {self.classes} classes. Name a network that was trained for these classes."
         )
 
 

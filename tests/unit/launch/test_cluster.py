@@ -12,9 +12,10 @@ import pytest
 
 from advgen.config import load_recipe, method_of
 from advgen.errors import UserError
-from advgen.launch.cluster import CHECKOUT, Cluster, Container, Resources, load_cluster
+from advgen.launch.cluster import Cluster, Container, Resources, load_cluster
 from advgen.launch.plan import plan
 from advgen.launch.sbatch import order, printable, setup_file
+from advgen.launch.settings import CHECKOUT
 from tests.distributed.runs import write_recipe
 
 
@@ -27,7 +28,7 @@ def test_times_are_read_as_sbatch_does(time: str, seconds: int) -> None:
     assert Resources(time=time).seconds == seconds
 
 
-@pytest.mark.parametrize("path", sorted((CHECKOUT / "clusters").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "slurm/clusters").glob("*.yaml")), ids=lambda path: path.stem)
 def test_clusters_of_the_checkout_are_valid(path: Path) -> None:
     assert load_cluster(path.stem) == load_cluster(str(path))
 

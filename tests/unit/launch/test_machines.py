@@ -13,7 +13,7 @@ from advgen.config import load_recipe
 from advgen.errors import UserError
 from advgen.launch.machines import Machines, script
 from advgen.launch.plan import plan
-from advgen.launch.portable import load_settings
+from advgen.launch.settings import load_settings
 from advgen.strict_config import YamlText, parse
 from tests.distributed.runs import ROOT
 from tests.unit.launch.recipes import four_stages
@@ -68,5 +68,5 @@ def test_the_script_in_the_documentation() -> None:
     """docs/cloud.md shows what is printed."""
     recipe = load_recipe(ROOT / "pipelines/recipes/progan-celebahq-1024-8gpu.yaml")
     file = recipe.folder / "launch/recipe.yaml"
-    settings = load_settings(Machines, str(ROOT / "cloud/example-machines.yaml"))
+    settings = load_settings(Machines, str(ROOT / "cloud/example-machines.yaml"), "cloud")
     assert script(recipe, plan(recipe, file), settings, file) in (ROOT / "docs/cloud.md").read_text()

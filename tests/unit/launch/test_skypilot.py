@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from advgen.config import load_recipe
 from advgen.errors import UserError
 from advgen.launch.plan import plan
-from advgen.launch.portable import load_settings
+from advgen.launch.settings import load_settings
 from advgen.launch.skypilot import RECIPE, Cloud, command, pipeline
 from advgen.strict_config import YamlText, parse
 from tests.distributed.runs import ROOT
@@ -137,6 +138,18 @@ def test_secrets_are_named_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert value not in " ".join(words)
 
 
+def test_what_a_recipe_names_is_no_command(tmp_path: Path) -> None:
+    recipe = replace(four_stages(), runs="my runs/$(touch pwned); touch pwned #'")
+    documents = list(yaml.safe_load_all(pipeline(recipe, plan(recipe, RECIPE), cloud(nodes=1), tmp_path / "r.yaml")))
+    lines = documents[2]["run"].splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("runs="))
+    end = next(number for number, line in enumerate(lines) if line.startswith("export ADVGEN_RUN"))
+    script = "\n".join([*lines[begin : end + 1], 'printf "%s" "$ADVGEN_RUN"'])
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"/advgen/bucket/{recipe.runs}/{recipe.name}"
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_one_machine_needs_no_other_folder(tmp_path: Path) -> None:
     one, two = (list(yaml.safe_load_all(written(tmp_path, nodes=n).read_text()))[2] for n in (1, 2))
     assert "share.sh" in two["run"]
@@ -173,7 +186,7 @@ def test_the_task_in_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/cloud.md shows what is printed."""
     monkeypatch.chdir(ROOT)
     recipe = load_recipe(Path("pipelines/recipes/progan-celebahq-1024-8gpu.yaml"))
-    settings = load_settings(Cloud, "cloud/example-aws.yaml")
+    settings = load_settings(Cloud, "cloud/example-aws.yaml", "cloud")
     jobs = [job for job in plan(recipe, RECIPE) if job.stage == "train"]
     text = (ROOT / "docs/cloud.md").read_text()
     assert pipeline(recipe, jobs, settings, recipe.folder / "launch/recipe.yaml") in text
