@@ -20,7 +20,7 @@ from advgen.metrics.panel import Panel
 from advgen.metrics.protocols import Asked, asked
 from advgen.metrics.ranks import Ranks, flags_of_first
 from advgen.metrics.reals import Reals
-from advgen.metrics.records import Record, Records, figures_of
+from advgen.metrics.records import Record, Records, figures_of, record_of_images
 
 
 class Comparison:
@@ -119,16 +119,7 @@ class Comparison:
     def _record(self, wanted: Asked, images: ImageStream | ImageFolder, resolution: int) -> Record:
         kind = "folder" if isinstance(images, ImageFolder) else "shards"
         shown: dict[str, Any] = {"samples": self._count(wanted), "images": f"{kind} {images.digest}", "weights": "none"}
-        return {
-            "name": wanted.name,
-            "nimg": 0,
-            "phase": f"{resolution}x{resolution}",
-            "moment": kind,
-            "resolution": resolution,
-            "checkpoint": None,
-            "checkpoint_sha256": None,
-            "protocol": self._panel.protocol(wanted, resolution) | shown,
-        }
+        return record_of_images(wanted.name, kind, resolution, self._panel.protocol(wanted, resolution) | shown)
 
 
 def _size(stream: ImageStream) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from advgen.metrics.pictures import Pictures
 from advgen.metrics.protocols import Asked, asked
 from advgen.metrics.ranks import Alone, Ranks, any_of, bytes_of_first, flags_of_first
 from advgen.metrics.reals import Reals
-from advgen.metrics.records import Record, Records
+from advgen.metrics.records import Record, Records, record_of_images
 from advgen.runtime.checkpoint import (
     COMPLETE,
     latest_checkpoint,
@@ -273,21 +273,14 @@ class Evaluator:
         return self._chosen(self.images.held_out, count)
 
     def _floor(self, wanted: list[Asked], resolution: int) -> Subject:
-        about = {
-            "nimg": 0,
-            "phase": f"{resolution}x{resolution}",
-            "moment": "floor",
-            "resolution": resolution,
-            "checkpoint": None,
-            "checkpoint_sha256": None,
-        }
         reals = {
             each: self._held_out(each) for each in wanted if each.metric.floor and resolution >= each.metric.smallest
         }
         records: dict[Asked, Record] = {}
         for each, held_out in reals.items():
             images = {"samples": held_out.count, "images": f"held-out {held_out.stream.digest}", "weights": "none"}
-            records[each] = {"name": each.name, **about, "protocol": self.panel.protocol(each, resolution) | images}
+            protocol = self.panel.protocol(each, resolution) | images
+            records[each] = record_of_images(each.name, "floor", resolution, protocol)
         counts = {each: held_out.count for each, held_out in reals.items()}
         by_count = {held_out.count: held_out for held_out in reals.values()}
         return Subject(records, counts, resolution, lambda count: by_count[count].own_pictures(resolution), {}, None)

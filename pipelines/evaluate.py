@@ -18,6 +18,7 @@ from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.slurm import adopt_task
 from advgen.strict_config import YamlText, parse, plain, read_yaml
 from pipelines import evaluate_images
+from pipelines.ranks import among_ranks
 from pipelines.terminal import Counting, console
 
 if TYPE_CHECKING:
@@ -119,17 +120,8 @@ def main(argv: list[str]) -> int:
 def evaluate(recipe: Recipe, folder: RunFolder, how: How = How()) -> int:
     """Take the recipe's metrics and tell each figure; 0, or the code of the wish to stop that was granted."""
     asked(recipe.evaluation.metrics)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from advgen.runtime.faults import lost_contact
-
-    try:
+    with among_ranks(recipe.training.collective_timeout_seconds):
         return _evaluate(recipe, folder, how)
-    except Exception as error:
-        lost = lost_contact(error, recipe.training.collective_timeout_seconds)
-        if lost is None:
-            raise
-        raise lost from error
 
 
 def _evaluate(recipe: Recipe, folder: RunFolder, how: How) -> int:

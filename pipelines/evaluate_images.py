@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from advgen.errors import UserError
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.protocols import asked
 from advgen.runtime.config import TrainingConfig
+from pipelines.ranks import among_ranks
 from pipelines.terminal import console
 
 KINDS = {
@@ -38,23 +38,14 @@ def main(argv: list[str]) -> int:
     metrics = tuple(name.strip() for name in given.metrics.split(","))
     asked(metrics)
     config = _settings(kind, settings, EvaluationConfig(metrics=metrics))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
     training = TrainingConfig(device=given.device)
-    from advgen.runtime.faults import lost_contact
-
-    try:
+    with among_ranks(training.collective_timeout_seconds):
         if kind == "reference":
             _reference(given.images, given.resolution, config, training)
         else:
             counted = any(flag.split("=")[0] == "--samples" for flag in settings)
             _compare(kind, given, config, training, all_of_them=not counted)
-        return 0
-    except Exception as error:
-        lost = lost_contact(error, training.collective_timeout_seconds)
-        if lost is None:
-            raise
-        raise lost from error
+    return 0
 
 
 def _settings(kind: str, flags: Sequence[str], default: EvaluationConfig) -> EvaluationConfig:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from advgen.config import Recipe, load_recipe
 from advgen.runtime.slurm import adopt_task
+from pipelines.ranks import among_ranks
 from pipelines.terminal import TrainingBar, console
 
 DESCRIPTION = """Train a recipe's game; if its run folder has a checkpoint, go on from there.
@@ -54,17 +55,8 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
 
 def train(recipe: Recipe) -> int:
     """Train; 0 at the end, else the code of the wish to stop that was granted (130 Ctrl-C, 143 SIGTERM, 85 others)."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from advgen.runtime.faults import lost_contact
-
-    try:
+    with among_ranks(recipe.training.collective_timeout_seconds):
         return _train(recipe)
-    except Exception as error:
-        lost = lost_contact(error, recipe.training.collective_timeout_seconds)
-        if lost is None:
-            raise
-        raise lost from error
 
 
 def _train(recipe: Recipe) -> int:

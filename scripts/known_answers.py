@@ -30,13 +30,16 @@ def trained(recipe: Recipe) -> RunFolder:
 
 
 def encoded(recipe: Recipe, x: Tensor, noise: Noise) -> Tensor:
-    """A draw of q(z | x) for each of x, [n, observed], by the averages of a run's newest checkpoint: [n, latents]."""
+    """A draw of q(z | x) for each of x by the averages of a run's newest checkpoint: [n, latents].
+
+    x are points [n, observed], or images [n, c, h, w] in [-1, 1].
+    """
     newest = latest_checkpoint(RunFolder(recipe.folder).checkpoints)
     game = build_game(recipe)
     assert newest is not None and isinstance(game, Encodes)
     networks, progress = restored(game, read_checkpoint(newest))
     with torch.no_grad():
-        return game.encode(networks, progress, Batch(x[:, :, None, None]), noise)
+        return game.encode(networks, progress, Batch(x if x.ndim == 4 else x[:, :, None, None]), noise)
 
 
 def gaussian_divergence(z: Tensor, mean: Tensor, covariance: Tensor) -> float:

@@ -19,18 +19,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from known_answers import trained
+from known_answers import encoded, trained
 from torch import Tensor
 
-from advgen.build import build_game, open_held_out, restored
+from advgen.build import open_held_out
 from advgen.config import load_recipe
-from advgen.game import Batch
 from advgen.games.aae.config import GaussianPrior, MixturePrior, SwissRollPrior
-from advgen.games.aae.game import Aae
 from advgen.games.aae.priors import draw
 from advgen.images import to_signed
 from advgen.ratio import fit_ratio
-from advgen.runtime.checkpoint import latest_checkpoint, read_checkpoint
 from advgen.seeds import Noise
 
 RECIPE = Path(__file__).parents[1] / "pipelines" / "recipes" / "aae-mnist-prior.yaml"
@@ -62,16 +59,13 @@ def codes_of(name: str, out: Path, shards: list[str], changes: list[str]) -> tup
     flags = ["--name", f"codes-{name}", "--runs", str(out), "--tracking.wandb", "disabled"]
     recipe = load_recipe(RECIPE, [*flags, *shards, *changes])
     recipe = replace(recipe, game=replace(recipe.game, prior=PRIORS[name]))
-    newest = latest_checkpoint(trained(recipe).checkpoints)
-    game, stream = build_game(recipe), open_held_out(recipe)
-    assert isinstance(game, Aae) and newest is not None and stream is not None
-    networks, progress = restored(game, read_checkpoint(newest))
+    trained(recipe)
+    stream = open_held_out(recipe)
+    assert stream is not None
     samples, positions = stream.read(np.arange(len(stream))), torch.arange(len(stream))
-    images = to_signed(torch.from_numpy(samples.images))
-    with torch.no_grad():
-        codes = game.encode(networks, progress, Batch(images), Noise(0, ("codes",), positions))
+    codes = encoded(recipe, to_signed(torch.from_numpy(samples.images)), Noise(0, ("codes",), positions))
     assert samples.labels is not None
-    return codes, draw(game.config.prior, 2, Noise(0, ("prior",), positions)), torch.from_numpy(samples.labels).long()
+    return codes, draw(PRIORS[name], 2, Noise(0, ("prior",), positions)), torch.from_numpy(samples.labels).long()
 
 
 def picture(found: dict[str, tuple[Tensor, Tensor, Tensor]], path: Path) -> None:

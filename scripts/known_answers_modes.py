@@ -52,7 +52,7 @@ def figures(kind: str, seed: int, out: Path, changes: list[str]) -> tuple[float,
 def row(kind: str, found: list[tuple[float, float, float]]) -> str:
     """A line of the table."""
     modes, quality, hit = (list(column) for column in zip(*found, strict=True))
-    spread = f"{statistics.stdev(hit):.1f}, {min(hit):g} to {max(hit):g}"
+    spread = f"{statistics.stdev(hit):.1f}, {min(hit):g} to {max(hit):g}" if len(hit) > 1 else "one seed"
     cells = (interval(modes, 1), interval(quality, 3), interval(hit, 1), spread, PAPER[kind])
     return f"| `{kind}` | {len(found)} | {' | '.join(cells)} |"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,20 @@ class Records:
             self._known.append(record)
             write_text(self._path, "".join(json.dumps(each) + "\n" for each in self._known))
         return record
+
+
+def record_of_images(name: str, moment: str, resolution: int, protocol: Mapping[str, Any]) -> Record:
+    """A record of images that no checkpoint has drawn, without its figures."""
+    return {
+        "name": name,
+        "nimg": 0,
+        "phase": f"{resolution}x{resolution}",
+        "moment": moment,
+        "resolution": resolution,
+        "checkpoint": None,
+        "checkpoint_sha256": None,
+        "protocol": dict(protocol),
+    }
 
 
 def figures_of(result: Result) -> Record:

@@ -134,6 +134,24 @@ class Counted:
         return self.evaluator.run(told, self.evaluator.checkpoints("latest"))
 
 
+def test_networks_that_draw_nothing_finite_give_no_figure(here: Path, means: Means) -> None:
+    """One value of one picture is enough; as bytes it would be like any other."""
+    of = Counted("c", metrics=["fd_lite0"], cache="cache-of-its-own")
+    game = cast(Any, of.evaluator.game)
+    sample = game.sample
+
+    def broken(*arguments: Any) -> Tensor:
+        images = sample(*arguments)
+        images[1, 0, 0, 0] = float("nan")
+        return images
+
+    game.sample = broken
+    with pytest.raises(UserError, match=r"draw pictures that are not finite.*--checkpoint NIMG"):
+        of.run()
+    records = [json.loads(line) for line in (here / "runs/c/metrics.jsonl").read_text().splitlines()]
+    assert {record["moment"] for record in records} == {"floor"}
+
+
 def test_one_pass_over_the_fakes_feeds_every_metric(here: Path, means: Means) -> None:
     names = ("fd_lite0", *NEIGHBOURS)
     counted = Counted("c", metrics=names)
