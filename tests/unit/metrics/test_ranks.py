@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -65,8 +65,10 @@ def test_what_the_first_rank_says_is_known_to_all() -> None:
 class Pixels:
     """A feature network of the tests': the pixels."""
 
-    identity: ClassVar[dict[str, Any]] = {"name": "pixels"}
     dimensions = 3
+
+    def __init__(self) -> None:
+        self.identity: dict[str, Any] = {"name": "pixels"}
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.flatten(1).float()
