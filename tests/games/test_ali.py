@@ -131,6 +131,29 @@ def test_networks_and_losses(conditional: bool) -> None:
     assert expected[0] != pytest.approx(expected[1], rel=1e-3)
 
 
+def test_cycle_consistency_is_the_generator_s_alone() -> None:
+    """The mean squared difference between images and what is made of their latents, and nothing else changes."""
+    plain, game = tiny(), tiny(cycle_weight=0.7)
+    first, opposing = both(plain)
+    with_cycle, same = both(game)
+    a, (_, batch) = game.architecture, context_of(game, "generator")
+    encoded = first.detached["encoded"].numpy()
+    again = 2 * reference.decoder(weights_of(game.networks["decoder"]), encoded, rows(a.decoder), a.leak, LABELS, 3) - 1
+    cycle = ((again - batch.images.numpy()) ** 2).mean()
+    assert cycle > 0.1
+    assert with_cycle.loss.item() == pytest.approx(first.loss.item() + 0.7 * cycle, rel=1e-9)
+    assert with_cycle.scalars["cycle"].item() == pytest.approx(cycle, rel=1e-9)
+    assert same.loss.item() == opposing.loss.item()
+    for ours, theirs in zip(networks_of(game), networks_of(plain), strict=True):  # running statistics: of the prior's
+        torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()), rtol=0, atol=0)
+    for name in ("encoder", "decoder"):  # both learn of it
+        each = [next(g.networks[name].parameters()) for g in (game, plain)]
+        (ours,), (theirs,) = (
+            torch.autograd.grad(o.loss, w, retain_graph=True) for o, w in zip((with_cycle, first), each, strict=True)
+        )
+        assert not torch.allclose(ours, theirs, rtol=1e-3)
+
+
 def test_maxout_of_the_paper_s_discriminator() -> None:
     a = PAPER["cifar10"]
     with torch.no_grad():
@@ -168,6 +191,12 @@ def test_gradients_of_both_players_are_those_of_one_forward() -> None:
         torch.testing.assert_close(list(one), list(other), rtol=1e-9, atol=1e-12)
     (phase,) = game.phases
     assert [turn.update for turn in phase.turns] == ["simultaneous"]
+
+
+def test_rates_fall_at_the_end_where_asked() -> None:
+    (phase,) = tiny(total_kimg=4.0, rampdown_kimg=2.0, learning_rate=0.1).phases
+    rates = [[phase.learning_rates[name].at(nimg) for nimg in (0, 2000, 3000, 4000)] for name in phase.learning_rates]
+    assert rates == [[0.1, 0.1, 0.05, 0.0]] * 2
 
 
 def test_log_odds_of_the_data() -> None:
@@ -310,8 +339,8 @@ def test_dropout_follows_the_samples() -> None:
 
 
 def test_two_slices_are_the_whole_batch() -> None:
-    whole = [outcome.loss for outcome in both(tiny(dropout=0.3))]
-    game = tiny(dropout=0.3)
+    whole = [outcome.loss for outcome in both(tiny(dropout=0.3, cycle_weight=0.5))]
+    game = tiny(dropout=0.3, cycle_weight=0.5)
     parts = in_slices(2, lambda across: torch.stack([outcome.loss for outcome in both(game, across)]))
     torch.testing.assert_close(torch.stack(parts).mean(dim=0), torch.stack(whole), rtol=1e-10, atol=0)
 

@@ -54,6 +54,8 @@ GAME_SETTINGS: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
         "conditional": True,
         "log_odds_images": 20,
+        "cycle_weight": 0.5,
+        "rampdown_kimg": 0.04,
         "batch_size": 8,
         "total_kimg": 0.08,
     },

@@ -44,10 +44,16 @@ class AliConfig:
     pair_gamma: float = 0.0
     """Weight of gamma / 2 times the discriminator's mean squared gradient with respect to pairs, at those of encoder
     and of decoder alike (R1 and R2 of Mescheder et al. 2018); 0, as in the paper, for none."""
+    cycle_weight: float = 0.0
+    """Weight, in the generator's loss, of the mean squared difference of pixels in [-1, 1] between an image and what
+    the decoder makes of its latent: explicit cycle consistency (ALICE, Li et al. 2017, section 3.2); 0 for none. The
+    discriminator alone bounds neither of the conditional entropies, so that reconstructions may be of anything."""
     optimizer: Adam = Adam(betas=(0.5, 0.999))
     """Of both players."""
     learning_rate: float = 1e-4
     """Of both players."""
+    rampdown_kimg: float = 0.0
+    """The rate falls linearly to 0 over the last so many kimg; the paper's does not."""
     batch_size: int = 100
     """Global batch."""
     total_kimg: float = 45.0 * 6475
@@ -64,5 +70,5 @@ class AliConfig:
             raise ValueError("dropout must lie in [0, 1)")
         if self.initial_deviation is not None and self.initial_deviation <= 0:
             raise ValueError("initial_deviation must be positive")
-        if self.log_odds_images < 0 or self.pair_gamma < 0:
-            raise ValueError("log_odds_images and pair_gamma must be at least 0")
+        if min(self.log_odds_images, self.pair_gamma, self.cycle_weight, self.rampdown_kimg) < 0:
+            raise ValueError("log_odds_images, pair_gamma, cycle_weight and rampdown_kimg must be at least 0")

@@ -60,7 +60,7 @@ class Ali:
                 twice=("discriminator",) if config.pair_gamma else (),
             ),
         )
-        rate = LearningRate(config.learning_rate, total_kimg=config.total_kimg)
+        rate = LearningRate(config.learning_rate, rampdown_kimg=config.rampdown_kimg, total_kimg=config.total_kimg)
         self.phases: Sequence[Phase] = [
             Phase(
                 name=f"train {spec.resolution}x{spec.resolution}",
@@ -99,7 +99,13 @@ class Ali:
         left = {"encoded": encoded, "decoded": decoded, "latents": latents}
         of_images, of_latents = self._judge(context, batch, *self._pairs(batch, left)).chunk(2)
         total = _LOSS(of_latents, of_images)
-        return Outcome(total, {"loss": total.detach()}, {name: rows.detach() for name, rows in left.items()})
+        scalars = {"loss": total.detach()}
+        if self.config.cycle_weight:
+            # After the running statistics have moved: they are to be those of latents from the prior.
+            again = networks["decoder"](encoded, labels, context.across)
+            cycle = (again - batch.images).square().mean()
+            total, scalars["cycle"] = total + self.config.cycle_weight * cycle, cycle.detach()
+        return Outcome(total, scalars, {name: rows.detach() for name, rows in left.items()})
 
     def discriminator_loss(self, context: Context, batch: Batch) -> Outcome:
         """-E log D(x, E(x)) - E log(1 - D(G(z), z)) (Dumoulin et al. 2016, eq. 2), on the generator's pairs."""

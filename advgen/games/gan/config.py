@@ -43,6 +43,8 @@ class GanConfig(PenaltyConfig):
     """Of both networks."""
     learning_rate: float = 1e-4
     """Of both networks."""
+    rampdown_kimg: float = 0.0
+    """The rate falls linearly to 0 over the last so many kimg."""
     batch_size: int = 64
     """Global batch."""
     total_kimg: float = 10_000.0
@@ -57,5 +59,5 @@ class GanConfig(PenaltyConfig):
         for name in ("latent_size", "width", "width_max", "hidden", "batch_size", "critic_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.learning_rate <= 0 or self.total_kimg <= 0:
-            raise ValueError("learning_rate and total_kimg must be positive")
+        if self.learning_rate <= 0 or self.total_kimg <= 0 or self.rampdown_kimg < 0:
+            raise ValueError("learning_rate and total_kimg must be positive, rampdown_kimg at least 0")

@@ -53,6 +53,7 @@ class Gan:
             ),
             Player("generator", ("generator",), config.optimizer, self.generator_loss),
         )
+        rate = LearningRate(config.learning_rate, rampdown_kimg=config.rampdown_kimg, total_kimg=config.total_kimg)
         self.phases = [
             Phase(
                 name=f"train {spec.resolution}x{spec.resolution}",
@@ -61,7 +62,7 @@ class Gan:
                 batch_size=config.batch_size,
                 turns=(Turn(players),),
                 trains=("generator", "discriminator"),
-                learning_rates={player.name: LearningRate(config.learning_rate) for player in players},
+                learning_rates={player.name: rate for player in players},
             )
         ]
 
