@@ -1,8 +1,8 @@
 """Sending a run to its trackers later, from its own logs, each row once.
 
-W&B's offline folders are not what is sent: several with one id do not append to one another (wandb issue 5865), and of a
-killed job the end may be missing. What was sent stands in ``tracking.json``, so that a second time nothing is; where a
-sending was cut off, W&B's server says how far it came.
+W&B's offline folders are not what is sent: several with one id do not append to one another (wandb issue 5865), and of
+a killed job the end may be missing. What was sent stands in ``tracking.json``, so that a second time nothing is; where
+a sending was cut off, W&B's server says how far it came.
 """
 
 from __future__ import annotations
@@ -32,17 +32,20 @@ Counts = dict[Job, int]
 """Rows that were sent, by job."""
 
 
-def sync_wandb(config: TrackingConfig, subject: Subject, *, rebuild: bool = False) -> Counts:
+def sync_wandb(
+    config: TrackingConfig, subject: Subject, *, rebuild: bool = False, patience_seconds: float = 600.0
+) -> Counts:
     """Send what W&B does not have of a run's training and evaluations.
 
     Args:
         config: where to.
         subject: the run.
         rebuild: begin a new W&B run, and send everything.
+        patience_seconds: to wait for the server to take all of it.
 
     Raises:
-        UserError: no key; the server does not answer, or takes not all of it (nothing is then marked as sent); the run is
-            being trained and sends its records itself, or is to be rebuilt.
+        UserError: no key; the server does not answer, or takes not all of it (nothing is then marked as sent); the run
+            is being trained and sends its records itself, or is to be rebuilt.
     """
     if not has_key():
         raise UserError("W&B: there is no key. Set WANDB_API_KEY, or log in once with `wandb login`.")
@@ -53,14 +56,19 @@ def sync_wandb(config: TrackingConfig, subject: Subject, *, rebuild: bool = Fals
             raise UserError(f"{folder.path}: is being trained. Rebuild its tracker when it has ended.")
         if live and last_session(folder.path, run_id(folder.path, "training")) == "online":
             raise UserError(f"{folder.path}: is being trained and sends its records itself. Sync it when it has ended.")
-        return {job: _send(config, replace(subject, job=job), live and job == "training", rebuild) for job in JOBS}
+        if rebuild:
+            for job in JOBS:
+                run_id(folder.path, job, new=True)
+        return {
+            job: _send(config, replace(subject, job=job), live and job == "training", patience_seconds) for job in JOBS
+        }
 
 
-def _send(config: TrackingConfig, subject: Subject, live: bool, rebuild: bool) -> int:
+def _send(config: TrackingConfig, subject: Subject, live: bool, patience_seconds: float) -> int:
     marks = subject.folder / "tracking.json"
     sent: dict[str, Any] = json.loads(marks.read_text()) if marks.is_file() else {}
     about = {
-        "run": run_id(subject.folder, subject.job, new=rebuild),
+        "run": run_id(subject.folder, subject.job),
         "place": [base_url(), config.entity, config.project],
     }
     mark = sent.get(subject.job, {})
@@ -70,7 +78,7 @@ def _send(config: TrackingConfig, subject: Subject, live: bool, rebuild: bool) -
     try:
         # W&B keeps a copy of what it sends, which nobody needs here.
         with tempfile.TemporaryDirectory(prefix="advgen-sync-") as scratch:
-            run = WandbRun(config, subject, "online", Path(scratch))
+            run = WandbRun(config, subject, "online", Path(scratch), patience_seconds)
             count = run.show(_settled(rows(subject.folder, subject.job, run.known), live))
             if subject.job == "training":
                 run.checkpoints(lasting_checkpoints(RunFolder(subject.folder).checkpoints))
@@ -78,8 +86,8 @@ def _send(config: TrackingConfig, subject: Subject, live: bool, rebuild: bool) -
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{subject.folder}: W&B at {base_url()} did not take the {subject.job}'s records ({reason}). None of them is "
-            "marked as sent; give the command again when it can be reached."
+            f"{subject.folder}: W&B at {base_url()} did not take the {subject.job}'s records ({reason}). None of them "
+            "is marked as sent; give the command again when it can be reached."
         ) from error
     write_json(marks, {**sent, subject.job: {**about, "step": run.known}})
     return count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ class TensorBoard:
     What was written at the last step before a kill may be a part of it: TensorBoard is told to forget that step
     (``purge_step``), and it is written again. Evaluations are few, and written anew each time.
 
+    Attributes:
+        known: the last step that is in the files whole; below 0 for none.
+
     Raises:
         UserError: the package is not installed.
     """
@@ -37,25 +40,32 @@ class TensorBoard:
             last = last_step(folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-        self._known = last - 1
+        self.known = last - 1
         self._writer = writer(str(folder), purge_step=last if last >= 0 else None)
 
     def scalars(self, values: Mapping[str, float], nimg: int) -> None:
         """See :class:`advgen.runtime.tracking.Mirror`, as of the methods below."""
-        if nimg > self._known:
+        if nimg > self.known:
             self._write(Row(nimg, nimg, values=dict(values)))
 
     def picture(self, name: str, path: Path, nimg: int) -> None:
         """A picture."""
-        if nimg > self._known:
+        if nimg > self.known:
             self._write(Row(nimg, nimg, pictures={name: path}))
 
     def catch_up(self) -> None:
         """What is missing."""
-        for row in rows(self._subject.folder, self._subject.job, self._known):
+        self.show(rows(self._subject.folder, self._subject.job, self.known))
+
+    def show(self, found: Iterable[Row]) -> int:
+        """Write whole rows; returns how many."""
+        count = 0
+        for row in found:
             self._write(row)
-            self._known = row.step
+            self.known = row.step
+            count += 1
         self._writer.flush()
+        return count
 
     def checkpoints(self, paths: Sequence[Path]) -> None:
         """TensorBoard knows none."""

@@ -185,7 +185,7 @@ def open_mirror(config: TrackingConfig, subject: Subject) -> Mirrors:
     if config.tensorboard:
 
         def tensorboard() -> Mirror:
-            from advgen.runtime.tensorboard import TensorBoard
+            from advgen.runtime.tensorboard_files import TensorBoard
 
             return TensorBoard(subject)
 

@@ -1,10 +1,10 @@
 """Weights & Biases: one run id a run folder and job, so that a job that is started again goes on in the same run.
 
-An evaluation may go on beside a training, and W&B takes the records of a run from one process at a time: so it is a run of
-its own, in the training's group, and its configuration names the training's run id.
+An evaluation may go on beside a training, and W&B takes the records of a run from one process at a time: so it is a run
+of its own, in the training's group, and its configuration names the training's run id.
 
-A training's step is its ``nimg``. What W&B holds up to some step is asked of its server or, offline, of the files of
-earlier sessions (W&B's own reader, ``wandb leet inspect``); rows up to it are left out, later ones are taken from the logs.
+A training's step is its ``nimg``. Up to which step W&B holds it is asked of its server or, offline, of the files of
+earlier sessions (W&B's own reader, ``wandb leet inspect``); rows up to it are left out, later ones come from the logs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import netrc
 import os
 import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from advgen.files import write_text
 from advgen.runtime.config import TrackingConfig
-from advgen.runtime.history import Job, rows
+from advgen.runtime.history import Job, Row, rows
 from advgen.runtime.tracking import Subject
 from advgen.runtime.wandb_artifacts import checkpoint_artifact, inputs
 
@@ -38,18 +38,29 @@ class WandbRun:
         config: where it goes.
         subject: what it shows.
         mode: online raises where the server does not answer.
+        scratch: where W&B keeps its files; None for the run folder.
+        patience_seconds: to wait at the end for a server that does not take everything; at most half a minute of it at
+            the beginning. A job that was asked to stop has little time.
 
     Attributes:
         known: the last step that W&B holds; -1 for none.
     """
 
-    def __init__(self, config: TrackingConfig, subject: Subject, mode: Literal["online", "offline"]) -> None:
+    def __init__(
+        self,
+        config: TrackingConfig,
+        subject: Subject,
+        mode: Literal["online", "offline"],
+        scratch: Path | None = None,
+        patience_seconds: float = 60.0,
+    ) -> None:
         import wandb
 
         self._config, self._subject, self._online = config, subject, mode == "online"
         identity = run_id(subject.folder, subject.job)
         self.known = -1 if self._online else last_offline_step(subject.folder, identity)
         training = subject.job == "training"
+        wandb.setup(wandb.Settings(silent=True))
         self._run = wandb.init(
             project=config.project,
             entity=config.entity,
@@ -61,15 +72,16 @@ class WandbRun:
             id=identity,
             resume="allow" if self._online else None,
             mode=mode,
-            dir=str(subject.folder),
+            dir=str(scratch or subject.folder),
             config=about(subject),
             settings=wandb.Settings(
                 silent=True,
                 console="off",
                 disable_git=True,  # run.json says the commit
                 disable_code=True,
-                init_timeout=30,
-                finish_timeout=600,
+                base_url=base_url(),
+                init_timeout=min(30.0, patience_seconds),
+                finish_timeout=patience_seconds,
                 finish_timeout_raises=True,
             ),
         )
@@ -91,12 +103,19 @@ class WandbRun:
 
     def catch_up(self) -> None:
         """What is missing."""
+        self.show(rows(self._subject.folder, self._subject.job, self.known))
+
+    def show(self, found: Iterable[Row]) -> int:
+        """Show whole rows; returns how many."""
         import wandb
 
-        for row in rows(self._subject.folder, self._subject.job, self.known):
+        count = 0
+        for row in found:
             pictures = {name: wandb.Image(str(path)) for name, path in row.pictures.items()}
             self._show(row.step, {**row.values, **pictures, "nimg": row.nimg})
             self.known = row.step
+            count += 1
+        return count
 
     def checkpoints(self, paths: Sequence[Path]) -> None:
         """Checkpoints that stay, and what the run was made of, as artifacts; W&B knows again what it has."""
@@ -173,11 +192,24 @@ def last_offline_step(folder: Path, identity: str) -> int:
     return -1
 
 
+def last_session(folder: Path, identity: str) -> Literal["online", "offline"] | None:
+    """How the newest session of a run that left files in its folder spoke to W&B; None for no session."""
+    kept = {path.name.removeprefix("offline-"): path.name for path in (folder / "wandb").glob(f"*run-*-{identity}")}
+    if not kept:
+        return None
+    return "offline" if kept[max(kept)].startswith("offline-") else "online"
+
+
+def base_url() -> str:
+    """Of the server, as W&B's client finds it in the environment."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
 def has_key() -> bool:
     """Whether W&B would find a key: in the environment or in ~/.netrc, where its login writes it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].partition("/")[0]
+    host = base_url().partition("://")[2].partition("/")[0]
     try:
         return any("wandb" in known or known == host for known in netrc.netrc().hosts)
     except (OSError, netrc.NetrcParseError):
