@@ -25,7 +25,6 @@ class Stored:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     exit_codes: list[int] = field(default_factory=list)
     preempting: int = 0
-    uploads: list[str] = field(default_factory=list)
 
     def rows(self) -> list[dict[str, Any]]:
         """The history, as objects."""
@@ -39,6 +38,7 @@ class WandbServer(ThreadingHTTPServer):
         runs: by id.
         artifacts: what was committed, by name, type and digest, with the metadata.
         lineage: (run id, "made" or "used", artifact) in the order of coming.
+        uploads: names of files.
         failing: whether file streams are answered with an error of the server.
         unknown: operations that it was asked and does not know.
     """
@@ -50,6 +50,7 @@ class WandbServer(ThreadingHTTPServer):
         self.runs: dict[str, Stored] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.lineage: list[tuple[str, str, str]] = []
+        self.uploads: list[str] = []
         self.failing = False
         self.unknown: list[str] = []
         self._lock = threading.Lock()
@@ -82,7 +83,6 @@ class WandbServer(ThreadingHTTPServer):
             if sent.get("complete"):
                 stored.exit_codes.append(sent["exitcode"])
             stored.preempting += bool(sent.get("preempting"))
-            stored.uploads += sent.get("uploaded", [])
 
     def _Viewer(self, values: dict[str, Any]) -> dict[str, Any]:
         return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
@@ -191,6 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self._body()
+        self.server.uploads.append(self.path.removeprefix("/upload/"))
         self._send({})
 
     def do_GET(self) -> None:
