@@ -99,7 +99,7 @@ def test_given_twice_it_sends_nothing_twice(server: WandbServer, run: Path) -> N
     stored = server.runs[training]
     assert [row["_step"] for row in stored.rows()] == [row["nimg"] for row in stored.rows()] == [8, 16, 24]
     assert stored.rows()[0]["d/loss"] == 0.125 and stored.rows()[0]["samples"]["_type"] == "image-file"
-    assert any(name.startswith("media/images/samples_8") for name in stored.uploads)
+    assert any(name.startswith("media/images/samples_8") for name in server.uploads)
     assert stored.exit_codes == [0], "the second time nothing is opened"
     assert (stored.about["jobType"], stored.about["groupName"], stored.about["tags"]) == ("train", "tiny", ["a"])
     assert stored.config["run"]["value"]["commit"] == "c"
@@ -115,6 +115,7 @@ def test_given_twice_it_sends_nothing_twice(server: WandbServer, run: Path) -> N
     assert len(figures.rows()) == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_nothing_or_is_gone_is_told(
     server: WandbServer, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_server_that_takes_nothing_or_is_gone_is_told(
     assert (run / "tracking.json").read_text() == marks
 
 
+@pytest.mark.slow
 def test_rebuild_begins_a_new_run_at_wandb(server: WandbServer, run: Path) -> None:
     assert main(["sync", str(run), "--timeout", "30"]) == 0
     before = identities(run)
@@ -147,6 +149,7 @@ def test_rebuild_begins_a_new_run_at_wandb(server: WandbServer, run: Path) -> No
     assert server.runs[after[1]].config["training_run"]["value"] == after[0]
 
 
+@pytest.mark.slow
 def test_while_a_training_goes_on_its_last_row_may_grow(server: WandbServer, run: Path) -> None:
     with RunFolder(run).locked():
         assert main(["sync", str(run), "--timeout", "30"]) == 0
@@ -197,6 +200,7 @@ def test_tensorboard_shows_each_step_once_and_is_rebuilt(run: Path) -> None:
     assert [event.step for event in found.Images("samples")] == [8]
 
 
+@pytest.mark.slow
 def test_a_fork_and_its_parent_are_joined(server: WandbServer, run: Path) -> None:
     """By artifacts: what the child used is what the parent made."""
     checkpoint = run / "checkpoints" / f"{24:012d}"
