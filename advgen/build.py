@@ -31,12 +31,14 @@ from advgen.outside import outside_networks
 from advgen.runtime.checkpoint import (
     Checkpoint,
     check_same_run,
+    list_checkpoints,
     restore_networks,
 )
 from advgen.runtime.config import TrainingConfig
+from advgen.runtime.lineage import parent_of, weights_of
 from advgen.runtime.ranks import ranks_of
 from advgen.runtime.run_folder import RunFolder, provenance
-from advgen.runtime.tracking import NoMirror, open_mirror
+from advgen.runtime.tracking import Mirrors, Subject, open_mirror
 from advgen.runtime.world import World
 from advgen.seeds import key_of
 from advgen.strict_config import dump_yaml, plain
@@ -190,16 +192,19 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     folder = RunFolder(recipe.folder)
     about = {**method_of(recipe), "data.manifest": manifest}
     check_same_run(folder.checkpoints, about)
+    parent, begins_with = folder.parent(), None
+    if recipe.init_from is not None and not list_checkpoints(folder.checkpoints):
+        parent = parent_of(recipe.init_from)
+        begins_with = weights_of(parent)
     if world.main:
         folder.claim(dump_yaml(recipe))
-        folder.describe(
-            dump_yaml(recipe),
-            provenance(manifest, str(world.device), world.size, torch.get_num_threads()),
-        )
+        session = provenance(manifest, str(world.device), world.size, torch.get_num_threads())
+        folder.describe(dump_yaml(recipe), {**session, "parent": parent})
     world.wait()
-    mirror = open_mirror(recipe.tracking, folder.path, recipe.name, plain(recipe)) if world.main else NoMirror()
+    subject = Subject(folder.path, recipe.name, plain(recipe))
+    mirror = open_mirror(recipe.tracking, subject) if world.main else Mirrors({})
     reading = Reading(data.read_threads, data.read_workers, data.bad_samples)
-    setting = Setting(recipe.training, recipe.seed, reading, spec_of(recipe), about)
+    setting = Setting(recipe.training, recipe.seed, reading, spec_of(recipe), about, begins_with)
     return Trainer(game, stream, world, folder, mirror, setting), world
 
 

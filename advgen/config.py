@@ -67,7 +67,9 @@ class Recipe:
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is measured."""
     tracking: TrackingConfig = TrackingConfig()
-    """W&B."""
+    """W&B and TensorBoard."""
+    init_from: str | None = None
+    """RUN@NIMG: begin with the weights and averages of a run folder's checkpoint, and nothing else of it."""
     runs: str = "runs"
     """Folder in which run folders lie."""
 
@@ -76,6 +78,8 @@ class Recipe:
             raise ValueError("name must begin with a letter or digit and hold only letters, digits, '.', '_' and '-'")
         if not 0 <= self.seed < 2**63:
             raise ValueError("seed must lie in [0, 2**63)")
+        if self.init_from is not None and not re.fullmatch(r".+@[0-9]+", self.init_from):
+            raise ValueError("init_from must be RUN@NIMG, a run folder and the images seen at one of its checkpoints")
         wanted = "images" if self.data.points is None else "points"
         for name in self.evaluation.metrics:
             named = PROTOCOLS[name].figures.values() if name in PROTOCOLS else (name,)

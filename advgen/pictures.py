@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advgen.capabilities import Samples
+from advgen.capabilities import Encodes, Samples
 from advgen.data.stream import Stream
 from advgen.game import Batch, Game, ImageSpec, Progress
 from advgen.images import grid, save_png, to_bytes
@@ -66,13 +66,50 @@ class Pictures:
             save_png(path, grid(to_bytes(images).cpu(), self._config.sample_columns))
         return path
 
-    def reals(self) -> None:
+    def of_reals(self, networks: Mapping[str, nn.Module], progress: Progress, name: str) -> dict[str, Path]:
+        """Write what the game makes of the first real images, if it finds latents of them.
+
+        Args:
+            networks: to draw with.
+            progress: where the run stands.
+            name: of the files, without their beginning and ending.
+
+        Returns:
+            By name: "reconstructions", each image with what is decoded of its latents behind it, and "interpolation",
+            rows from one image to another, straight in the space of latents.
+        """
+        game, columns = self._game, self._config.sample_columns
+        if not isinstance(game, Encodes) or self._spec.points or columns < 4:
+            return {}
+        rows, half = self._config.sample_rows, columns // 2
+        real = self._table.batch(self._stream.read(np.arange(rows * half), progress.phase.resolution))
+        with torch.no_grad():
+            latents = game.encode(networks, progress, real)
+            again = game.decode(networks, progress, latents, real)
+            ways = [real.images[0::half]]
+            for share in torch.linspace(0, 1, columns - 2).tolist():
+                near = real.strided(0 if share < 0.5 else 1, half)
+                ways.append(
+                    game.decode(networks, progress, torch.lerp(latents[0::half], latents[1::half], share), near)
+                )
+            ways.append(real.images[1::half])
+        found = {
+            "reconstructions": (torch.stack((real.images, again), dim=1), 2 * half),
+            "interpolation": (torch.stack(ways, dim=1), columns),
+        }
+        paths = {kind: self._folder / f"{kind}-{name}.png" for kind in found}
+        for kind, (images, across) in found.items():
+            save_png(paths[kind], grid(to_bytes(images.flatten(0, 1)).cpu(), across))
+        return paths
+
+    def reals(self) -> Path:
         """Write a grid of the first real images."""
         path = self._folder / "reals.png"
         if self._spec.points:
             save_scatter(path, self._reals())
         else:
             save_png(path, grid(self._reals(), self._config.sample_columns))
+        return path
 
     def _reals(self) -> Tensor:
         return torch.from_numpy(self._stream.read(np.arange(self._count)).images)

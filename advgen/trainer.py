@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from advgen.pictures import Pictures
 from advgen.runtime.checkpoint import (
     Checkpoint,
     StoredMoments,
+    lasting_checkpoints,
     latest_checkpoint,
     name_of,
     newest_whole,
@@ -36,6 +37,7 @@ from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engine import Engine, Moments, NoMoments, Piece
 from advgen.runtime.engines import build_engines, close_engines, collect_state, prepare
 from advgen.runtime.faults import GRACE_SECONDS, Watchdog
+from advgen.runtime.history import shown
 from advgen.runtime.preemption import StopRequest
 from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
@@ -76,6 +78,7 @@ class Setting:
         reading: how batches are read ahead.
         spec: what the data provides.
         about: identifies the method and the data; a checkpoint with another one is refused.
+        begins_with: loads another run's weights into networks and averages; None: as initialised.
     """
 
     config: TrainingConfig
@@ -83,6 +86,11 @@ class Setting:
     reading: Reading
     spec: ImageSpec
     about: Mapping[str, Any]
+    begins_with: Callable[[Mapping[str, nn.Module]], None] | None = None
+
+
+class Diverged(AgreedError):
+    """A loss, gradient or weight that is NaN or infinite ended the run; on all ranks."""
 
 
 class Trainer:
@@ -129,7 +137,11 @@ class Trainer:
         with (
             rank_log(self.folder.path, self.world.rank),
             self.folder.locked() if self.world.main else nullcontext(),
-            Watchdog(limit + GRACE_SECONDS, f"{self.folder.path}: rank {self.world.rank}") as self._watchdog,
+            Watchdog(
+                limit + GRACE_SECONDS,
+                f"{self.folder.path}: rank {self.world.rank}",
+                lambda text: self.mirror.alert("stalled", text),
+            ) as self._watchdog,
         ):
             place = (self.world.rank, self.world.size, platform.node(), self.world.device)
             _log.info("rank %d of %d on host %s, %s", *place)
@@ -138,9 +150,11 @@ class Trainer:
                 while not self.timeline.done(self.clock):
                     if not self._play_phase(watch, stop):
                         return False
+                self.mirror.alert("finished", f"{self.folder.path}: {self.clock.nimg} images")
                 return True
-            except Exception:
+            except Exception as error:
                 _log.exception("rank %d ends at step %d", self.world.rank, self.clock.step)
+                self.mirror.alert("not finite" if isinstance(error, Diverged) else "failed", str(error))
                 raise
             finally:
                 for log in self._logs.values():
@@ -163,14 +177,18 @@ class Trainer:
         if name:
             path = self.folder.checkpoints / name
             self._restore(read_checkpoint(path, verify=False))
+            self.mirror.catch_up()
             watch.resumed(path)
             _log.info("goes on from %s", path)
             return
         for log in self._logs.values():
             log.cut(0)
-        self._begin()
+        if self.setting.begins_with is not None:
+            self.setting.begins_with({**self.networks, **self.averages})
+        else:
+            self._begin()
         if self.world.main:
-            self._pictures.reals()
+            self.mirror.picture("reals", self._pictures.reals(), self.clock.nimg)
         self._draw(self.timeline.at_start_of(0), "start")
         self._save({}, ended=-1)
 
@@ -197,6 +215,7 @@ class Trainer:
                     self._maintain(before.nimg, engines, asked)
                 if asked and self.clock.phase == index:
                     self._written()
+                    self._show_checkpoints()
                     return False
         self._conclude(index)
         pieces = collect_state(engines.values())
@@ -207,6 +226,7 @@ class Trainer:
         close_engines(engines, self.world)
         if asked or self.timeline.done(self.clock):
             self._written()
+            self._show_checkpoints()
         return not asked or self.timeline.done(self.clock)
 
     def _begin(self) -> None:
@@ -268,9 +288,12 @@ class Trainer:
 
     def _play(self, step: Step, batches: Iterator[Batch], logged: bool) -> dict[str, Tensor]:
         try:
-            return step.play(self.clock, self.timeline.progress(self.clock), batches, logged)
+            scalars = step.play(self.clock, self.timeline.progress(self.clock), batches, logged)
         except NotFinite as error:
             raise self._diverged(str(error)) from None
+        if bad := [player for player, count in step.skipped.items() if count]:
+            self.mirror.alert("not finite", f"{self.folder.path}: updates of {bad} at step {self.clock.step} left out")
+        return scalars
 
     # -- what is left behind --------------------------------------------------------------------------------------
 
@@ -283,26 +306,37 @@ class Trainer:
                 values[f"{name}/learning_rate"] = rate.at(progress.nimg)
             # A statistic that is not finite, though all gradients are, is not worth a run: it is logged as none.
             finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-            self._log({"kind": "scalars", "fade": progress.fade, "values": finite}, progress.phase)
-            self.mirror.scalars({k: v for k, v in finite.items() if v is not None}, self.clock.nimg)
+            self._show({"kind": "scalars", "fade": progress.fade, "values": finite}, progress.phase)
         if rate := self._busy.reading(every_seconds=2.0):
             reading = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate}
+            if self.world.device.type == "cuda":
+                reading["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
             elapsed = {"elapsed_seconds": round(self._busy.total, 3)}
-            self._log({"kind": "rate", **reading, **elapsed}, progress.phase)
-            self.mirror.scalars({f"speed/{name}": value for name, value in reading.items()}, self.clock.nimg)
+            self._show({"kind": "rate", **reading, **elapsed}, progress.phase)
         watch.step(
             Status(
                 self.clock.nimg, self.timeline.total_nimg, progress.phase.name, progress.fade, self._busy.recent_rate
             )
         )
 
-    def _diverged(self, what: str) -> AgreedError:
+    def _diverged(self, what: str) -> Diverged:
         self._saver.wait()
         last = latest_checkpoint(self.folder.checkpoints)
-        return AgreedError(
+        return Diverged(
             f"{self.folder.path}: {what}. The last good checkpoint is {last}. Lower the learning rate or raise the "
             "penalty, under a new name; or let single updates be left out: --on-nonfinite skip:3."
         )
+
+    def _show(self, record: Mapping[str, Any], phase: Phase) -> None:
+        """Log a record, and show it to the trackers."""
+        self._log(record, phase)
+        if values := shown(record):
+            self.mirror.scalars(values, self.clock.nimg)
+
+    def _show_checkpoints(self) -> None:
+        """Tell the trackers of the checkpoints that stay: the newest, and those at phase ends."""
+        if self.world.main:
+            self.mirror.checkpoints(lasting_checkpoints(self.folder.checkpoints))
 
     def _log(self, record: Mapping[str, Any], phase: Phase | None = None) -> None:
         if self.world.main:
@@ -382,3 +416,7 @@ class Trainer:
         columns = {"columns": self.config.sample_columns, "event": event}
         self._logs["samples/index.jsonl"].write({**record, "file": path.name, **columns})
         self.mirror.picture("samples", path, self.clock.nimg)
+        for kind, of_reals in self._pictures.of_reals(networks, progress, name).items():
+            picture = {"kind": "picture", "name": kind, "file": f"{self.folder.samples.name}/{of_reals.name}"}
+            self._log(picture, progress.phase)
+            self.mirror.picture(kind, of_reals, self.clock.nimg)

@@ -140,7 +140,10 @@ class Step:
                     update_average(network, table.networks[average.of], average.decay.at(clock.nimg, phase.batch_size))
         if not logged or not update.applied:
             return {}
-        scalars = {f"{player.name}/gradient_norm": torch.tensor(update.gradient_norm, dtype=torch.float64)}
+        scalars = {
+            f"{player.name}/gradient_norm": torch.tensor(update.gradient_norm, dtype=torch.float64),
+            f"{player.name}/weight_norm": self._engines[player.name].weight_norm(),
+        }
         if (limit := player.optimizer.clip_norm) is not None:
             scalars[f"{player.name}/clipped"] = torch.tensor(float(update.gradient_norm > limit))
         return scalars

@@ -23,6 +23,7 @@ STAGES = {
     "likelihood": "estimate how probable a run finds held-out data",
     "sample": "draw images from a run",
     "paint": "draw label maps in the browser, and see them painted",
+    "sync": "send runs to W&B or TensorBoard, from their own logs",
     "report": "write a run's report as one HTML file",
     "export": "write a run's networks as files that stand alone, with a model card",
     "verify": "check a folder of shards, and show what is in it",

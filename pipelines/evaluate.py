@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from advgen.evaluation import Evaluator, Told
     from advgen.metrics.records import Record
     from advgen.runtime.preemption import StopRequest
-    from advgen.runtime.tracking import Mirror
+    from advgen.runtime.tracking import EvaluationMirror
 
 DESCRIPTION = """Take metrics of a run's checkpoints (phase ends and the newest), with the real-versus-real floor.
 Figures that are there by the same protocol are not taken again. Works alone, under torchrun, accelerate launch and srun
@@ -162,11 +162,11 @@ def _follow(evaluator: Evaluator, told: Told, stop: StopRequest, seconds: float,
 
 
 class _Telling:
-    """Prints records, and shows new ones to the tracker, with the checkpoint's images as step."""
+    """Prints records, and shows new ones to the trackers."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
         self._recipe, self._folder = recipe, folder
-        self._mirror: Mirror | None = None
+        self._mirror: EvaluationMirror | None = None
         self.records: list[Record] = []
 
     def __call__(self, record: Record, before: bool) -> None:
@@ -175,13 +175,11 @@ class _Telling:
         if before:
             return
         if self._mirror is None:  # not before there is something to show: it may take seconds
-            from advgen.runtime.tracking import open_mirror
+            from advgen.runtime.tracking import EvaluationMirror, Subject
 
-            recipe = self._recipe
-            self._mirror = open_mirror(recipe.tracking, self._folder.path, recipe.name, plain(recipe), "evaluation")
-        trained = record["moment"] in ("untrained", "within", "end")
-        moment = "" if trained else f" {record['moment']}"
-        self._mirror.scalars({f"{record['name']}/{record['resolution']}{moment}": record["value"]}, record["nimg"])
+            subject = Subject(self._folder.path, self._recipe.name, plain(self._recipe), "evaluation")
+            self._mirror = EvaluationMirror(self._recipe.tracking, subject)
+        self._mirror.catch_up()
 
     def close(self) -> None:
         """Send or store what is left."""

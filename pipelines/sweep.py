@@ -39,8 +39,10 @@ def main(argv: list[str]) -> int:
         raise UserError("--at-once must be at least 1.")
     base = load_recipe(given.recipe, overrides, "sweep")
     found = members(base.name, base.seed, given.grid, given.seeds)
-    recipes = [load_recipe(given.recipe, [*overrides, *member.flags], "sweep") for member in found]
     folder = Path(base.runs) / f"{base.name}-sweep"
+    if base.tracking.group is None:
+        overrides = [*overrides, "--tracking.group", folder.name]
+    recipes = [load_recipe(given.recipe, [*overrides, *member.flags], "sweep") for member in found]
     if given.on == "here":
         return _here(recipes, given.show)
     cluster = load_cluster(given.cluster)

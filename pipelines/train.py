@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 from pathlib import Path
 
@@ -40,6 +39,9 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
     parser.add_argument(
         "--on-nonfinite", metavar="stop|skip:N", help="what to do when a loss or gradient is NaN or infinite"
     )
+    parser.add_argument(
+        "--from", dest="init_from", metavar="RUN@NIMG", help="begin with the weights of a checkpoint of another run"
+    )
     parser.add_argument("-h", "--help", action="store_true", help="this text; with a recipe, also its keys and values")
     given, overrides = parser.parse_known_args(argv)
     if given.help or given.recipe is None:
@@ -50,6 +52,8 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
     for flag in ("max_minutes", "on_nonfinite"):
         if (value := getattr(given, flag)) is not None:
             overrides += [f"--training.{flag.replace('_', '-')}", value]
+    if given.init_from is not None:
+        overrides += ["--init-from", given.init_from]
     return load_recipe(given.recipe, overrides, stage), given.dry_run
 
 
@@ -68,14 +72,21 @@ def _train(recipe: Recipe) -> int:
         if world.main:  # a launcher that started fewer processes than one meant should not go unseen
             processes = f"{world.size} processes" if world.size > 1 else "1 process"
             console.print(f"{recipe.folder}: training on {world.device.type}, {processes}")
-        with contextlib.closing(trainer.mirror), TrainingBar(quiet=not world.main) as bar:
-            finished = trainer.run(bar, stop)
+        code = 1
+        try:
+            with TrainingBar(quiet=not world.main) as bar:
+                finished = trainer.run(bar, stop)
+            code = 0 if finished else stop.exit_code
+            if not finished and not stop.by_person:
+                trainer.mirror.preempting()
+        finally:
+            trainer.mirror.close(code)
         world.close()  # only where all went well: after an error the other ranks are elsewhere, and waiting would hang
         if world.main:
             nimg = trainer.clock.nimg
             told = "done" if finished else "stopped; the same command goes on from here"
             console.print(f"{recipe.folder}: {told}, {nimg / 1000:.1f} kimg")
-        return 0 if finished else stop.exit_code
+        return code
 
 
 def describe(recipe: Recipe) -> int:

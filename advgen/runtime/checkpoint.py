@@ -231,6 +231,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def lasting_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that are not removed in their turn, oldest first: those at phase ends, and the newest."""
+    found = list_checkpoints(folder)
+    return [path for path in found if path == found[-1] or phase_ended(path) is not None]
+
+
 def find_checkpoint(run: Path, folder: Path, nimg: int | None) -> Path:
     """A complete checkpoint.
 

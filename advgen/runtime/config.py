@@ -182,3 +182,19 @@ class TrackingConfig:
     """auto: online with a key, offline without one; offline runs are kept in the run folder."""
     project: str = "advgen"
     """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null for that of the key."""
+    group: str | None = None
+    """W&B group, in which evaluations stand beside the training; null for the run's name."""
+    tags: tuple[str, ...] = ()
+    """W&B tags."""
+    notes: str | None = None
+    """W&B notes."""
+    artifacts: Literal["disabled", "references", "files"] = "references"
+    """What W&B gets of checkpoints and shard manifests, as artifacts: where they lie, or (small runs) the files."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files to the run folder's tensorboard/, too; needs the package tensorboard."""
+
+    def __post_init__(self) -> None:
+        if not all(0 < len(tag) <= 64 for tag in self.tags):
+            raise ValueError("tags must have between 1 and 64 characters each")

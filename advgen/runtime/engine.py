@@ -159,6 +159,10 @@ class Engine(ABC):
     def update(self, learning_rate: float) -> Update:
         """One step of the optimizer on the gradients at hand, if they are finite; the same decision on all ranks."""
 
+    def weight_norm(self) -> Tensor:
+        """2-norm of all that the player trains; left on the device, as nothing waits for it."""
+        return nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters.values()])
+
     @abstractmethod
     def state(self) -> dict[str, Piece]:
         """This rank's pieces of the optimizer's tensors, by ``"<player>/<parameter>/<moment>"``."""

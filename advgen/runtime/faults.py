@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import torch.distributed as dist
 
@@ -42,10 +43,11 @@ class Watchdog:
     Args:
         limit_seconds: between two beats.
         name: of the rank, for the message.
+        tell: is told the message before the process ends, for a few seconds at most.
     """
 
-    def __init__(self, limit_seconds: float, name: str) -> None:
-        self._limit, self._name = limit_seconds, name
+    def __init__(self, limit_seconds: float, name: str, tell: Callable[[str], None] | None = None) -> None:
+        self._limit, self._name, self._tell = limit_seconds, name, tell
         self._last = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -72,4 +74,8 @@ class Watchdog:
                 sys.stderr.write(f"advgen: {text}\n")
                 faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
                 sys.stderr.flush()
+                if self._tell is not None:  # it may hang, too
+                    telling = threading.Thread(target=self._tell, args=(text,), daemon=True)
+                    telling.start()
+                    telling.join(timeout=5.0)
                 os._exit(HUNG)

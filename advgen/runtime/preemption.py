@@ -48,6 +48,11 @@ class StopRequest:
         return self.signal is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     @property
+    def by_person(self) -> bool:
+        """Whether Ctrl-C asked, and not a cluster or a wall time, which start the job again."""
+        return self.signal == signal.SIGINT
+
+    @property
     def exit_code(self) -> int:
         """130 and 143 for SIGINT and SIGTERM, as shells report them; 85 for whatever else asks to be started again."""
         if self.signal == signal.SIGINT:

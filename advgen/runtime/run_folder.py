@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,10 @@ class RunFolder:
         """Checkpoints by images seen."""
         return self.path / "checkpoints"
 
+    def parent(self) -> dict[str, Any] | None:
+        """What ``run.json`` says of the run that this one began with; None for none."""
+        return json.loads(self.provenance.read_text()).get("parent") if self.provenance.is_file() else None
+
     def require(self) -> RunFolder:
         """Itself, if it is a run folder.
 
@@ -101,6 +106,15 @@ class RunFolder:
                     "another name."
                 ) from None
             yield
+
+    def in_training(self) -> bool:
+        """Whether a process trains here now."""
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
 
     def describe(self, config: str, about: dict[str, Any]) -> None:
         """Write the resolved recipe and the provenance of the session that begins."""

@@ -1,20 +1,22 @@
-"""The run's logs: ``log.jsonl`` always, W&B beside it."""
+"""The run's logs: ``log.jsonl`` always, and trackers (W&B, TensorBoard) that mirror it."""
 
 from __future__ import annotations
 
+import fcntl
 import json
-import netrc
+import logging
 import os
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from advgen.files import write_text
+from advgen.errors import UserError
 from advgen.runtime.config import TrackingConfig
+from advgen.runtime.history import Job
 
-Job = Literal["training", "evaluation"]
+_log = logging.getLogger(__name__)
 
 
 class JsonLines:
@@ -49,86 +51,166 @@ class JsonLines:
             self._file.close()
 
 
-class Mirror(Protocol):
-    """A service that shows scalars and pictures beside the run folder's own logs."""
+@dataclass(frozen=True)
+class Subject:
+    """What a tracker shows.
 
-    def scalars(self, values: Mapping[str, float], nimg: int) -> None: ...
-
-    def picture(self, name: str, path: Path, nimg: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class NoMirror:
-    """Shows nothing."""
-
-    def scalars(self, values: Mapping[str, float], nimg: int) -> None:
-        """Nothing."""
-
-    def picture(self, name: str, path: Path, nimg: int) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-class Wandb:
-    """Weights & Biases, one run id a run folder and job, so that a resumed run goes on in the same place.
-
-    An evaluation may go on beside a training, and W&B takes the records of a run from one process at a time: so it is
-    a run of its own, in the training's group.
+    Attributes:
+        folder: the run's.
+        name: of the run.
+        recipe: resolved, as plain values.
+        job: whose records.
     """
 
-    def __init__(self, config: TrackingConfig, folder: Path, name: str, recipe: Mapping[str, Any], job: Job) -> None:
-        import wandb
+    folder: Path
+    name: str
+    recipe: Mapping[str, Any]
+    job: Job = "training"
 
-        mode = "online" if config.wandb == "auto" and _has_key() else "offline"
-        other = job != "training"
-        identity = folder / (f"wandb-id-{job}" if other else "wandb-id")
-        if not identity.exists():
-            write_text(identity, secrets.token_hex(6) + "\n")
-        self._run = wandb.init(
-            project=config.project,
-            name=f"{name} {job}" if other else name,
-            group=name if other else None,
-            job_type=job if other else None,
-            id=identity.read_text().strip(),
-            resume="allow" if mode == "online" else None,
-            mode=mode,
-            dir=str(folder),
-            config=dict(recipe),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        self._run.define_metric("nimg")
-        self._run.define_metric("*", step_metric="nimg")
+
+class Mirror(Protocol):
+    """A service that shows scalars and pictures beside the run folder's own logs.
+
+    What it shows already it leaves out, so that a run that goes on from a checkpoint doubles nothing.
+    """
 
     def scalars(self, values: Mapping[str, float], nimg: int) -> None:
-        """Log scalars at ``nimg`` images."""
-        self._run.log({**values, "nimg": nimg})
+        """Show scalars at ``nimg`` images."""
+        ...
 
     def picture(self, name: str, path: Path, nimg: int) -> None:
-        """Log a picture at ``nimg`` images."""
-        import wandb
+        """Show a picture at ``nimg`` images."""
+        ...
 
-        self._run.log({name: wandb.Image(str(path)), "nimg": nimg})
+    def catch_up(self) -> None:
+        """Show what the run folder's logs say and this does not show yet."""
+        ...
+
+    def checkpoints(self, paths: Sequence[Path]) -> None:
+        """Name checkpoints that are to stay."""
+        ...
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell a person."""
+        ...
+
+    def preempting(self) -> None:
+        """The job was asked to stop, and will be started again."""
+        ...
+
+    def close(self, exit_code: int = 0) -> None:
+        """Send or store what is left."""
+        ...
+
+
+class Mirrors:
+    """Any number of mirrors as one; one that fails is left out from there on, with a warning, and nothing is raised.
+
+    Args:
+        openings: what makes each mirror, by the name for the warning.
+    """
+
+    def __init__(self, openings: Mapping[str, Callable[[], Mirror]]) -> None:
+        self._mirrors: dict[str, Mirror] = {}
+        for name, opening in openings.items():
+            try:
+                self._mirrors[name] = opening()
+            except UserError:  # what is asked for is not there: better told before hours of training
+                raise
+            except Exception as error:
+                _warn(name, error)
+
+    def scalars(self, values: Mapping[str, float], nimg: int) -> None:
+        """See :class:`Mirror`, as of the methods below."""
+        self._each(lambda mirror: mirror.scalars(values, nimg))
+
+    def picture(self, name: str, path: Path, nimg: int) -> None:
+        """A picture."""
+        self._each(lambda mirror: mirror.picture(name, path, nimg))
+
+    def catch_up(self) -> None:
+        """What is missing."""
+        self._each(lambda mirror: mirror.catch_up())
+
+    def checkpoints(self, paths: Sequence[Path]) -> None:
+        """Checkpoints that stay."""
+        self._each(lambda mirror: mirror.checkpoints(paths))
+
+    def alert(self, title: str, text: str) -> None:
+        """A message to a person."""
+        self._each(lambda mirror: mirror.alert(title, text))
+
+    def preempting(self) -> None:
+        """To be started again."""
+        self._each(lambda mirror: mirror.preempting())
+
+    def close(self, exit_code: int = 0) -> None:
+        """The end."""
+        self._each(lambda mirror: mirror.close(exit_code))
+        self._mirrors = {}
+
+    def _each(self, tell: Callable[[Mirror], None]) -> None:
+        for name, mirror in list(self._mirrors.items()):
+            try:
+                tell(mirror)
+            except Exception as error:
+                del self._mirrors[name]
+                _warn(name, error)
+
+
+def _warn(name: str, error: Exception) -> None:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    _log.warning(
+        "%s failed and is left out from here on: %s. The run and its logs go on; `advgen sync` sends them later.",
+        name,
+        reason,
+    )
+
+
+def open_mirror(config: TrackingConfig, subject: Subject) -> Mirrors:
+    """The mirrors that the recipe asks for; none that cannot be opened.
+
+    Raises:
+        UserError: TensorBoard is asked for and not installed.
+    """
+    openings: dict[str, Callable[[], Mirror]] = {}
+    if config.wandb != "disabled":
+
+        def wandb() -> Mirror:
+            from advgen.runtime.wandb_run import open_run
+
+            return open_run(config, subject)
+
+        openings["W&B"] = wandb
+    if config.tensorboard:
+
+        def tensorboard() -> Mirror:
+            from advgen.runtime.tensorboard_files import TensorBoard
+
+            return TensorBoard(subject)
+
+        openings["TensorBoard"] = tensorboard
+    return Mirrors(openings)
+
+
+class EvaluationMirror:
+    """Shows a run's ``metrics.jsonl``, by one process at a time: where several evaluate, the first does it for all.
+
+    What those add after it has ended is shown by the next evaluation or `advgen sync`.
+    """
+
+    def __init__(self, config: TrackingConfig, subject: Subject) -> None:
+        self._lock = (subject.folder / ".tracking.lock").open("a")
+        self._mirrors = Mirrors({})
+        with suppress(BlockingIOError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._mirrors = open_mirror(config, subject)
+
+    def catch_up(self) -> None:
+        """Show the records that are not shown yet."""
+        self._mirrors.catch_up()
 
     def close(self) -> None:
         """Send or store what is left."""
-        self._run.finish()
-
-
-def open_mirror(
-    config: TrackingConfig, folder: Path, name: str, recipe: Mapping[str, Any], job: Job = "training"
-) -> Mirror:
-    """The mirror that the recipe asks for."""
-    return NoMirror() if config.wandb == "disabled" else Wandb(config, folder, name, recipe, job)
-
-
-def _has_key() -> bool:
-    """Whether W&B would find a key: in the environment or in ~/.netrc, where its login writes it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False
+        self._mirrors.close()
+        self._lock.close()

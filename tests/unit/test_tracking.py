@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from advgen.images import save_png
 from advgen.runtime.config import TrackingConfig
-from advgen.runtime.tracking import JsonLines, NoMirror, Wandb, _has_key, open_mirror
+from advgen.runtime.tracking import EvaluationMirror, JsonLines, Mirrors, Subject, open_mirror
+from advgen.runtime.wandb_run import has_key, last_offline_step
+from tests.wandb_files import offline_folders, read_offline
 
 
 def records(path: Path) -> list[dict[str, int]]:
@@ -69,69 +73,146 @@ def test_the_key_is_looked_for_where_wandb_looks(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
-    assert not _has_key()
+    assert not has_key()
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine example.org login me password secret\n")
     netrc.chmod(0o600)
-    assert not _has_key()
+    assert not has_key()
     netrc.write_text("machine api.wandb.ai login user password secret\n")
-    assert _has_key()
+    assert has_key()
     netrc.write_text("machine machine machine")
-    assert not _has_key()
+    assert not has_key()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert _has_key()
+    assert has_key()
 
 
-def test_disabled_means_no_wandb(tmp_path: Path) -> None:
-    mirror = open_mirror(TrackingConfig(wandb="disabled"), tmp_path, "name", {})
-    assert isinstance(mirror, NoMirror)
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder where W&B finds no key."""
+    for name in ("WANDB_API_KEY", "NETRC", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "run"
+    (folder / "samples").mkdir(parents=True)
+    save_png(folder / "samples" / "8.png", torch.zeros(8, 8, 3, dtype=torch.uint8))
+    return folder
+
+
+def test_disabled_means_no_wandb(offline: Path) -> None:
+    before = list(offline.rglob("*"))
+    mirror = open_mirror(TrackingConfig(wandb="disabled"), Subject(offline, "name", {}))
     mirror.scalars({"a": 1.0}, 0)
-    mirror.picture("a", tmp_path / "nowhere.png", 0)
+    mirror.picture("a", offline / "nowhere.png", 0)
     mirror.close()
-    assert not list(tmp_path.iterdir())
+    assert list(offline.rglob("*")) == before
 
 
-@pytest.mark.parametrize("setting", ["offline", "auto"])
-def test_offline_runs_lie_in_the_run_folder_under_one_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
-) -> None:
-    """Real W&B without a network: both sessions of a run are kept, and carry the run folder's one id."""
-    for name in ("WANDB_API_KEY", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = tmp_path / "run"
-    folder.mkdir()
-    save_png(folder / "sheet.png", torch.zeros(8, 8, 3, dtype=torch.uint8))
-    identities = []
-    for session in range(2):
-        mirror = open_mirror(TrackingConfig(wandb=setting, project="p"), folder, "name", {"seed": 3})  # type: ignore[arg-type]
-        assert isinstance(mirror, Wandb)
-        mirror.scalars({"d/loss": 0.5}, 640 * (session + 1))
-        mirror.picture("samples", folder / "sheet.png", 640)
-        mirror.close()
-        identities.append((folder / "wandb-id").read_text())
-    assert identities[0] == identities[1]
-    assert re.fullmatch(r"[0-9a-f]{12}\n", identities[0])
-    runs = [path for path in (folder / "wandb").glob("offline-run-*") if path.is_dir()]
-    assert len(runs) == 2
-    assert all((path / f"run-{identities[0].strip()}.wandb").stat().st_size > 0 for path in runs)
-    assert list((folder / "wandb").glob("offline-run-*/files/media/images/samples_*.png"))
-    assert sorted(path.name for path in folder.iterdir()) == ["sheet.png", "wandb", "wandb-id"]
+def test_sessions_of_a_run_are_one_history_in_the_offline_files(offline: Path) -> None:
+    """By W&B's own reader; what W&B lost of the first session comes from the logs."""
+    config = TrackingConfig(project="p", group="g", tags=("a", "b"), notes="why")
+    (offline / "run.json").write_text(json.dumps({"commit": "c", "parent": None}))
+    log = JsonLines(offline / "log.jsonl")
+    for session, nimgs in enumerate([(8, 16, 24), (32,)]):
+        mirror = open_mirror(config, Subject(offline, "name", {"seed": 3}))
+        if session:
+            mirror.catch_up()
+        for nimg in nimgs:
+            log.write({"kind": "scalars", "nimg": nimg, "values": {"d/loss": nimg / 64}})
+            if nimg == 24 and not session:
+                continue  # lost on the way, as by a kill
+            mirror.scalars({"d/loss": nimg / 64}, nimg)
+            if nimg == 8:
+                mirror.picture("samples", offline / "samples" / "8.png", nimg)
+        if session:
+            mirror.alert("not finite", "look")
+            mirror.preempting()
+        mirror.close(85 if session else 0)
+    log.close()
+    identity = (offline / "wandb-id").read_text().strip()
+    assert re.fullmatch(r"[0-9a-f]{12}", identity)
+    first, second = offline_folders(offline)
+    records = [record for folder in (first, second) for record in read_offline(folder)]
+    runs = [record["run"] for record in records if record["type"] == "run"]
+    assert {run["run_id"] for run in runs} == {identity}
+    shown = {key: runs[0][key] for key in ("project", "run_group", "job_type", "tags", "notes", "display_name")}
+    assert shown == {
+        "project": "p",
+        "run_group": "g",
+        "job_type": "train",
+        "tags": ["a", "b"],
+        "notes": "why",
+        "display_name": "name",
+    }
+    told = runs[0]["config"]["update"]
+    assert (told["seed"], told["run"]["commit"]) == (3, "c")
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [row["_step"] for row in history] == [row["nimg"] for row in history] == [8, 16, 24, 32]
+    assert [row["d/loss"] for row in history] == [8 / 64, 16 / 64, 24 / 64, 32 / 64]
+    assert (first / "files" / history[0]["samples.path"]).read_bytes() == (offline / "samples/8.png").read_bytes()
+    assert [record["alert"]["title"] for record in records if record["type"] == "alert"] == ["not finite"]
+    assert [record["type"] for record in records].count("preempting") == 1
+    assert [record["exit"].get("exit_code", 0) for record in records if record["type"] == "exit"] == [0, 85]
 
 
-def test_an_evaluation_is_a_run_of_its_own_beside_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_API_KEY", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for job in ("training", "evaluation", "evaluation"):
-        mirror = open_mirror(TrackingConfig(wandb="offline", project="p"), folder, "name", {}, job)  # type: ignore[arg-type]
-        mirror.scalars({"fid/64": 3.0}, 640)
-        mirror.close()
-    identities = [(folder / name).read_text().strip() for name in ("wandb-id", "wandb-id-evaluation")]
+def test_an_offline_file_that_was_torn_counts_up_to_there(offline: Path) -> None:
+    mirror = open_mirror(TrackingConfig(), Subject(offline, "name", {}))
+    for nimg in (8, 16, 24):
+        mirror.scalars({"a": 1.0}, nimg)
+    mirror.close()
+    identity = (offline / "wandb-id").read_text().strip()
+    (file,) = offline.glob("wandb/offline-run-*/*.wandb")
+    assert last_offline_step(offline, identity) == 24
+    whole = file.read_bytes()
+    found = []
+    for length in (len(whole) * share // 8 for share in range(8, 0, -1)):
+        file.write_bytes(whole[:length])
+        found.append(last_offline_step(offline, identity))
+    assert found == sorted(found, reverse=True)
+    assert set(found) <= {24, 16, 8, -1} and len(set(found)) > 1
+
+
+def test_evaluations_are_a_run_of_their_own_that_names_the_training(offline: Path) -> None:
+    metrics = JsonLines(offline / "metrics.jsonl")
+    config = TrackingConfig(wandb="offline")
+    for nimg, moment in ((640, "end"), (320, "floor")):  # the later checkpoint first
+        metrics.write({"name": "fid", "value": 3.0, "nimg": nimg, "moment": moment, "resolution": 64, "protocol": {}})
+        mirror = EvaluationMirror(config, Subject(offline, "name", {}, "evaluation"))
+        other = EvaluationMirror(config, Subject(offline, "name", {}, "evaluation"))  # two at a time: one shows
+        for each in (other, mirror, mirror):
+            each.catch_up()
+        for each in (other, mirror):
+            each.close()
+    metrics.close()
+    identities = [(offline / name).read_text().strip() for name in ("wandb-id", "wandb-id-evaluation")]
     assert len(set(identities)) == 2
-    # Two within a second are told apart by a number behind the id.
-    runs = sorted(path.name.split("-")[3] for path in (folder / "wandb").glob("offline-run-*"))
-    assert runs == sorted([identities[0], identities[1], identities[1]])
+    records = [record for folder in offline_folders(offline) for record in read_offline(folder)]
+    runs = [record["run"] for record in records if record["type"] == "run"]
+    assert {(run["run_id"], run["run_group"], run["job_type"]) for run in runs} == {(identities[1], "name", "evaluate")}
+    assert {run["config"]["update"]["training_run"] for run in runs} == {identities[0]}
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [(row["_step"], row["nimg"]) for row in history] == [(0, 640), (1, 320)]
+    assert [row.get("fid/64", row.get("fid/64 floor")) for row in history] == [3.0, 3.0]
+
+
+# ----------------------------------------------------------------------------------------------------- what goes wrong
+class Broken:
+    """A mirror that fails at everything."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError("no route\nto anywhere")
+
+
+def test_a_tracker_that_fails_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def refuses() -> Any:
+        raise RuntimeError("cannot be opened")
+
+    with caplog.at_level(logging.WARNING, logger="advgen"):
+        mirror = Mirrors({"one": refuses, "two": Broken})
+        for nimg in range(3):
+            mirror.scalars({"a": 1.0}, nimg)
+        mirror.alert("a", "b")
+        mirror.close()
+    assert [record.getMessage().split(".")[0] for record in caplog.records] == [
+        "one failed and is left out from here on: cannot be opened",
+        "two failed and is left out from here on: no route",
+    ]

@@ -1,0 +1,216 @@
+"""Weights & Biases: one run id a run folder and job, so that a job that is started again goes on in the same run.
+
+An evaluation may go on beside a training, and W&B takes the records of a run from one process at a time: so it is a run
+of its own, in the training's group, and its configuration names the training's run id.
+
+A training's step is its ``nimg``. Up to which step W&B holds it is asked of its server or, offline, of the files of
+earlier sessions (W&B's own reader, ``wandb leet inspect``); rows up to it are left out, later ones come from the logs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import netrc
+import os
+import secrets
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from advgen.files import write_text
+from advgen.runtime.config import TrackingConfig
+from advgen.runtime.history import Job, Row, rows
+from advgen.runtime.tracking import Subject
+from advgen.runtime.wandb_artifacts import checkpoint_artifact, inputs
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_TITLE = 63  # of an alert
+
+
+class WandbRun:
+    """A W&B run.
+
+    Args:
+        config: where it goes.
+        subject: what it shows.
+        mode: online raises where the server does not answer.
+        scratch: where W&B keeps its files; None for the run folder.
+        patience_seconds: to wait at the end for a server that does not take everything; at most half a minute of it at
+            the beginning. A job that was asked to stop has little time.
+
+    Attributes:
+        known: the last step that W&B holds; -1 for none.
+    """
+
+    def __init__(
+        self,
+        config: TrackingConfig,
+        subject: Subject,
+        mode: Literal["online", "offline"],
+        scratch: Path | None = None,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        import wandb
+
+        self._config, self._subject, self._online = config, subject, mode == "online"
+        identity = run_id(subject.folder, subject.job)
+        self.known = -1 if self._online else last_offline_step(subject.folder, identity)
+        training = subject.job == "training"
+        wandb.setup(wandb.Settings(silent=True))
+        self._run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            name=subject.name if training else f"{subject.name} evaluation",
+            group=config.group or subject.name,
+            job_type="train" if training else "evaluate",
+            tags=config.tags,
+            notes=config.notes,
+            id=identity,
+            resume="allow" if self._online else None,
+            mode=mode,
+            dir=str(scratch or subject.folder),
+            config=about(subject),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,  # run.json says the commit
+                disable_code=True,
+                base_url=base_url(),
+                init_timeout=min(30.0, patience_seconds),
+                finish_timeout=patience_seconds,
+                finish_timeout_raises=True,
+            ),
+        )
+        if self._online:
+            self.known = self._run.starting_step - 1
+        self._run.define_metric("nimg")
+        self._run.define_metric("*", step_metric="nimg")
+
+    def scalars(self, values: Mapping[str, float], nimg: int) -> None:
+        """See :class:`advgen.runtime.tracking.Mirror`, as of the methods below."""
+        self._show(nimg, {**values, "nimg": nimg})
+
+    def picture(self, name: str, path: Path, nimg: int) -> None:
+        """A picture."""
+        import wandb
+
+        if nimg > self.known:
+            self._show(nimg, {name: wandb.Image(str(path)), "nimg": nimg})
+
+    def catch_up(self) -> None:
+        """What is missing."""
+        self.show(rows(self._subject.folder, self._subject.job, self.known))
+
+    def show(self, found: Iterable[Row]) -> int:
+        """Show whole rows; returns how many."""
+        import wandb
+
+        count = 0
+        for row in found:
+            pictures = {name: wandb.Image(str(path)) for name, path in row.pictures.items()}
+            self._show(row.step, {**row.values, **pictures, "nimg": row.nimg})
+            self.known = row.step
+            count += 1
+        return count
+
+    def checkpoints(self, paths: Sequence[Path]) -> None:
+        """Checkpoints that stay, and what the run was made of, as artifacts; W&B knows again what it has."""
+        kind = self._config.artifacts
+        if kind == "disabled":
+            return
+        if self._online:  # offline W&B records no inputs; `advgen sync` does
+            for artifact in inputs(self._subject, kind):
+                self._run.use_artifact(artifact)
+        for path in paths:
+            artifact = checkpoint_artifact(self._subject, self._run.id, path, kind)
+            self._run.log_artifact(artifact, aliases=["latest", f"nimg-{int(path.name)}"])
+
+    def alert(self, title: str, text: str) -> None:
+        """A message to a person."""
+        self._run.alert(title[:_LONGEST_TITLE], text, wait_duration=timedelta(minutes=5))
+
+    def preempting(self) -> None:
+        """To be started again."""
+        self._run.mark_preempting()
+
+    def close(self, exit_code: int = 0) -> None:
+        """The end; raises where the server takes no more."""
+        self._run.finish(exit_code)
+
+    def _show(self, step: int, values: Mapping[str, Any]) -> None:
+        if step > self.known:
+            self._run.log(dict(values), step=step)
+
+
+def open_run(config: TrackingConfig, subject: Subject) -> WandbRun:
+    """A run online, or offline where the recipe says so, there is no key, or the server does not answer."""
+    if config.wandb == "auto" and has_key():
+        try:
+            return WandbRun(config, subject, "online")
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            _log.warning("W&B cannot be reached, so its records stay here (`advgen sync` sends them): %s", reason)
+    return WandbRun(config, subject, "offline")
+
+
+def run_id(folder: Path, job: Job, *, new: bool = False) -> str:
+    """The W&B id of a run folder's job, made once; ``new`` makes another one."""
+    path = folder / ("wandb-id" if job == "training" else f"wandb-id-{job}")
+    if new or not path.exists():
+        write_text(path, secrets.token_hex(6) + "\n")
+    return path.read_text().strip()
+
+
+def about(subject: Subject) -> dict[str, Any]:
+    """A W&B run's configuration: the recipe, where it comes from, and of an evaluation the training that it is of."""
+    provenance = subject.folder / "run.json"
+    session = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    found: dict[str, Any] = {**subject.recipe, "run": session}
+    if subject.job == "evaluation":
+        found["training_run"] = run_id(subject.folder, "training")
+    return found
+
+
+def last_offline_step(folder: Path, identity: str) -> int:
+    """The last step in the offline files of a run; -1 for none. A file that a kill tore counts up to there."""
+    from wandb.util import get_core_path
+
+    for path in sorted((folder / "wandb").glob(f"offline-run-*/run-{identity}.wandb"), reverse=True):
+        command = [get_core_path(), "leet", "inspect", "--json", "--no-observability", "--run-file", str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as reader:
+            assert reader.stdout is not None
+            last = ""
+            for line in reader.stdout:
+                if '"type":"history"' in line:
+                    last = line
+        if last:
+            return int(json.loads(last)["history"]["item"]["_step"])
+    return -1
+
+
+def last_session(folder: Path, identity: str) -> Literal["online", "offline"] | None:
+    """How the newest session of a run that left files in its folder spoke to W&B; None for no session."""
+    kept = {path.name.removeprefix("offline-"): path.name for path in (folder / "wandb").glob(f"*run-*-{identity}")}
+    if not kept:
+        return None
+    return "offline" if kept[max(kept)].startswith("offline-") else "online"
+
+
+def base_url() -> str:
+    """Of the server, as W&B's client finds it in the environment."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
+def has_key() -> bool:
+    """Whether W&B would find a key: in the environment or in ~/.netrc, where its login writes it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = base_url().partition("://")[2].partition("/")[0]
+    try:
+        return any("wandb" in known or known == host for known in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
