@@ -34,7 +34,7 @@ def test_jobs_of_the_past(run: Path) -> None:
 def test_killed_without_a_word_and_cancelled(run: Path) -> None:
     (run / "launch/train-1.exit").unlink()
     assert [job.state for job in run_status(run)] == ["done", "lost", "stopped"]
-    LaunchFolder(run / "launch").mark_cancelled("train", "1")
+    LaunchFolder(run / "launch").mark_cancelled("train", Submitted("1", "x", None))
     assert [job.state for job in run_status(run)] == ["done", "cancelled", "stopped"]
 
 
