@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from advgen.runtime.preemption import StopRequest
     from advgen.runtime.tracking import Mirror
 
-DESCRIPTION = """Take metrics of a run's checkpoints (the recipe's evaluation.checkpoints: phase ends and the newest), with the real-versus-real floor.
+DESCRIPTION = """Take metrics of a run's checkpoints (the recipe's evaluation.checkpoints: if it does not say otherwise,
+phase ends and the newest), with the real-versus-real floor.
 Figures that are there by the same protocol are not taken again. Works alone, under torchrun, accelerate launch and srun
 (see `advgen train --help`): each process draws and looks at its share, and the figures stay the same.
 

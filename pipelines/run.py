@@ -32,8 +32,8 @@ from pipelines.train import describe, recipe_from, train
 
 DESCRIPTION = """Run every stage of a recipe: images, shards, training, evaluation, report.
 A stage whose inputs are unchanged and whose outputs are there is skipped; after an interruption the same command
-goes on. --only shard,train and --from evaluate leave stages out; with --only evaluate --share 2/8 the second of eight processes
-takes its share of the checkpoints. Every key of the recipe is a flag;
+goes on. --only shard,train and --from evaluate leave stages out; with --only evaluate --share 2/8 the second
+of eight processes takes its share of the checkpoints. Every key of the recipe is a flag;
 `advgen run RECIPE --help` lists them."""
 
 
@@ -214,8 +214,8 @@ def _evaluate(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:
 def _share(recipe: Recipe, folder: RunFolder, share: tuple[int, int]) -> int:
     """Evaluate some of the checkpoints, beside processes that evaluate the others.
 
-    No record of the stage is left, as none of them sees its end: what stands in metrics.jsonl is not computed again. And
-    W&B takes what is of one run from one process at a time: it is not told.
+    No record of the stage is left, as none of them sees its end: what stands in metrics.jsonl is not computed again.
+    And W&B takes what is of one run from one process at a time: it is not told.
     """
     quiet = replace(recipe, tracking=replace(recipe.tracking, wandb="disabled"))
     return evaluate(quiet, folder, How(share=share))

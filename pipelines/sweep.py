@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--at-once", type=int, metavar="N", help="members that run at the same time, on slurm")
     parser.add_argument("--print", dest="show", action="store_true", help="show members and jobs, run nothing")
     parser.add_argument(
-        "--wandb-sweep", type=Path, metavar="FILE", help="write the file for `wandb sweep`, whose agents run the members"
+        "--wandb-sweep", type=Path, metavar="FILE", help="write a file for `wandb sweep`; its agents run the members"
     )
     parser.add_argument(
         "--member", nargs="+", metavar="KEY=V", help="run the one member with these values, as W&B's agents do"
@@ -56,7 +56,8 @@ def main(argv: list[str]) -> int:
     if given.wandb_sweep is not None:
         command = ("advgen", "sweep", str(given.recipe), *overrides, "--member")
         varied = axes(base.seed, given.grid, given.seeds)
-        return _for_agents(given.wandb_sweep, sweep_file(folder.name, base.tracking.project, varied, command), given.show)
+        text = sweep_file(folder.name, base.tracking.project, varied, command)
+        return _for_agents(given.wandb_sweep, text, given.show)
     if given.on == "here":
         return _here(recipes, given.show)
     cluster = load_cluster(given.cluster)

@@ -46,7 +46,7 @@ def members(recipe: str, seed: int, grid: Sequence[str], seeds: int) -> list[Mem
             raise UserError(f"--grid: two members would be called {name}. Leave one of the values out.")
         found[name] = Member(name, (*flags, "--name", name))
     if len(found) > MOST_TASKS:
-        raise UserError(f"--grid: makes {len(found)} members; at most {MOST_TASKS} are taken at once. Make several sweeps.")
+        raise UserError(f"--grid: makes {len(found)} members; {MOST_TASKS} are the most at once. Make several sweeps.")
     return list(found.values())
 
 

@@ -102,7 +102,7 @@ def test_figures_are_known_the_second_time(
 def test_an_evaluation_is_shared_out(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each share takes its checkpoints, one more than there are takes none; together they are the whole, by one protocol."""
+    """Each share takes its checkpoints, one more than there are takes none; together they are the whole."""
     monkeypatch.chdir(place)
     stage = ("run", "ali.yaml", "--only", "evaluate", "--evaluation.seed", "1", "--share")
     for share, moment in (("3/3", None), ("1/3", "untrained"), ("2/3", "end")):

@@ -1,4 +1,4 @@
-"""As much of W&B's server as `wandb sweep` and `wandb agent` ask for: it hands out a grid, one combination a heartbeat."""
+"""As much of W&B's server as `wandb sweep` and `wandb agent` ask for: it hands out a grid, one by one."""
 
 from __future__ import annotations
 

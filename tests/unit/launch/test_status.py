@@ -42,7 +42,7 @@ def test_killed_without_a_word_and_cancelled(run: Path) -> None:
     ("codes", "state", "detail"),
     [
         ([0, 0, 0], "done", "3 of 3 tasks done"),
-        ([0, 2, None], "failed", "exit code 2 (bad input, a full disk or a loss that is not finite: the log tells what to "),
+        ([0, 2, None], "failed", "exit code 2 (bad input, a full disk or a loss that is not finite: "),
         ([0, CANCELLED, 1], "failed", "exit code 1, 1 of 3 tasks done"),
         ([0, CANCELLED, CANCELLED], "cancelled", "1 of 3 tasks done"),
         ([0, None, 0], "lost", "SLURM knows it no longer, and it left no exit code: cancelled, or killed without "),
