@@ -38,10 +38,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cluster", default="default", metavar="NAME", help="of slurm/clusters, or a .yaml file")
     parser.add_argument("--at-once", type=int, metavar="N", help="members that run at the same time, on slurm")
     parser.add_argument("--print", dest="show", action="store_true", help="show members and jobs, run nothing")
-    parser.add_argument(
+    agents = parser.add_mutually_exclusive_group()
+    agents.add_argument(
         "--wandb-sweep", type=Path, metavar="FILE", help="write a file for `wandb sweep`; its agents run the members"
     )
-    parser.add_argument(
+    agents.add_argument(
         "--member", nargs="+", metavar="KEY=V", help="run the one member with these values, as W&B's agents do"
     )
     given, overrides = parser.parse_known_args(argv)
