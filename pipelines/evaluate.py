@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from advgen.runtime.preemption import StopRequest
     from advgen.runtime.tracking import EvaluationMirror
 
-DESCRIPTION = """Take metrics of a run's checkpoints (phase ends and the newest), with the real-versus-real floor.
+DESCRIPTION = """Take metrics of a run's checkpoints (the recipe's evaluation.checkpoints: if it does not say otherwise,
+phase ends and the newest), with the real-versus-real floor.
 Figures that are there by the same protocol are not taken again. Works alone, under torchrun, accelerate launch and srun
 (see `advgen train --help`): each process draws and looks at its share, and the figures stay the same.
 
@@ -42,14 +43,16 @@ class How:
     """Which checkpoints are evaluated, and how.
 
     Attributes:
-        which: see :data:`advgen.evaluation.Which`.
+        which: see :data:`advgen.evaluation.Which`; None for the recipe's evaluation.checkpoints.
         watch: seconds between looks for new checkpoints, until the run is done; None: one look.
         repeats: sets of generated images, each of a seed of its own.
+        share: which of how many shares of these checkpoints, counted from 1.
     """
 
-    which: Literal["ends", "latest", "every"] | int = "ends"
+    which: Literal["ends", "latest", "every"] | int | None = None
     watch: float | None = None
     repeats: int = 1
+    share: tuple[int, int] = (1, 1)
 
 
 def main(argv: list[str]) -> int:
@@ -113,8 +116,7 @@ def main(argv: list[str]) -> int:
     values = plain(recipe)
     values["evaluation"].update(changes)
     recipe = parse(Recipe, YamlText(values, {}), "flags")
-    which = "ends" if given.which is None else given.which
-    return evaluate(recipe, folder, How("every" if given.watch else which, given.watch, given.repeats))
+    return evaluate(recipe, folder, How("every" if given.watch else given.which, given.watch, given.repeats))
 
 
 def evaluate(recipe: Recipe, folder: RunFolder, how: How = How()) -> int:
@@ -133,7 +135,9 @@ def _evaluate(recipe: Recipe, folder: RunFolder, how: How) -> int:
         learned = Counting("judge, images learned from", None) if world.main else None
         evaluator = build_evaluator(recipe, folder, learned, world)
         if how.watch is None:
-            evaluator.run(told, evaluator.checkpoints(how.which), lambda: stop.asked, how.repeats)
+            share, shares = how.share
+            checkpoints = evaluator.checkpoints(how.which or recipe.evaluation.checkpoints)[share - 1 :: shares]
+            evaluator.run(told, checkpoints, lambda: stop.asked, how.repeats)
         else:
             _follow(evaluator, told, stop, how.watch, how.repeats)
         stopped = evaluator.agreed(stop.asked)

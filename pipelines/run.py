@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
@@ -24,13 +26,14 @@ from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.slurm import adopt_task
 from advgen.stages import StageLog
 from advgen.strict_config import digest, dump_yaml, plain
-from pipelines.evaluate import evaluate
+from pipelines.evaluate import How, evaluate
 from pipelines.terminal import console, counting
 from pipelines.train import describe, recipe_from, train
 
 DESCRIPTION = """Run every stage of a recipe: images, shards, training, evaluation, report.
 A stage whose inputs are unchanged and whose outputs are there is skipped; after an interruption the same command
-goes on. --only shard,train and --from evaluate leave stages out. Every key of the recipe is a flag;
+goes on. --only shard,train and --from evaluate leave stages out; with --only evaluate --share 2/8 the second
+of eight processes takes its share of the checkpoints. Every key of the recipe is a flag;
 `advgen run RECIPE --help` lists them."""
 
 
@@ -45,7 +48,7 @@ class Stopped(Exception):
 def main(argv: list[str]) -> int:
     """Run a recipe."""
     adopt_task(os.environ)
-    which, argv = split_stages(argv)
+    which, share, argv = split_stages(argv)
     recipe, dry_run = recipe_from(argv, "run", DESCRIPTION)
     if dry_run:
         return describe(recipe)
@@ -71,9 +74,11 @@ def main(argv: list[str]) -> int:
                 {"method": method_of(recipe), "game": plain(recipe.game), "data": sets},
                 lambda: _train(recipe, folder),
             )
-        if which != ("shard",):
+        if which != ("shard",) and share is None:
             write_text(folder.config, dump_yaml(recipe))  # what later stages read, where training itself was skipped
         if "evaluate" in which and recipe.evaluation.metrics:
+            if share is not None:
+                return _share(recipe, folder, share)
             trained = {path.name: sha256(path / "complete.json") for path in _checkpoints(folder)}
             _stage(
                 stages,
@@ -97,13 +102,24 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def split_stages(argv: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The stages that ``--only`` and ``--from`` leave, and the other arguments."""
+def split_stages(argv: list[str]) -> tuple[tuple[str, ...], tuple[int, int] | None, list[str]]:
+    """The stages that ``--only`` and ``--from`` leave, the ``--share``, and the other arguments.
+
+    Raises:
+        UserError: an unknown stage, or a share that is none or not of the evaluation alone.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="advgen run")
     parser.add_argument("--only")
     parser.add_argument("--from", dest="first")
+    parser.add_argument("--share")
     given, rest = parser.parse_known_args(argv)
-    return chosen_stages(given.only, given.first), rest
+    stages, share = chosen_stages(given.only, given.first), None
+    if given.share is not None:
+        parts = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", given.share)
+        share = (int(parts[1]), int(parts[2])) if parts else (1, 0)
+        if share[0] > share[1] or stages != ("evaluate",):
+            raise UserError(f"--share {given.share}: write it as 2/8, beside --only evaluate.")
+    return stages, share, rest
 
 
 def _stage(stages: StageLog, name: str, inputs: object, action) -> None:  # type: ignore[no-untyped-def]
@@ -193,6 +209,16 @@ def _evaluate(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:
     if code:
         raise Stopped(code)
     return [folder.metrics]
+
+
+def _share(recipe: Recipe, folder: RunFolder, share: tuple[int, int]) -> int:
+    """Evaluate some of the checkpoints, beside processes that evaluate the others.
+
+    No record of the stage is left, as none of them sees its end: what stands in metrics.jsonl is not computed again.
+    And W&B takes what is of one run from one process at a time: it is not told.
+    """
+    quiet = replace(recipe, tracking=replace(recipe.tracking, wandb="disabled"))
+    return evaluate(quiet, folder, How(share=share))
 
 
 def _report(folder: RunFolder) -> Iterable[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ from advgen.files import write_text
 from advgen.launch.array import SweepSubmission
 from advgen.launch.cluster import load_cluster
 from advgen.launch.plan import STAGES
+from advgen.launch.secrets import check_text
 from advgen.launch.submission import Step, Submission
-from advgen.launch.sweep import members
+from advgen.launch.sweep import axes, members
+from advgen.launch.wandb_sweep import sweep_file
 from advgen.strict_config import dump_yaml
+from pipelines.run import main as run
 from pipelines.submit import checked_game, show
 from pipelines.terminal import console
 
@@ -34,14 +38,28 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cluster", default="default", metavar="NAME", help="of slurm/clusters, or a .yaml file")
     parser.add_argument("--at-once", type=int, metavar="N", help="members that run at the same time, on slurm")
     parser.add_argument("--print", dest="show", action="store_true", help="show members and jobs, run nothing")
+    agents = parser.add_mutually_exclusive_group()
+    agents.add_argument(
+        "--wandb-sweep", type=Path, metavar="FILE", help="write a file for `wandb sweep`; its agents run the members"
+    )
+    agents.add_argument(
+        "--member", nargs="+", metavar="KEY=V", help="run the one member with these values, as W&B's agents do"
+    )
     given, overrides = parser.parse_known_args(argv)
     if given.at_once is not None and given.at_once < 1:
         raise UserError("--at-once must be at least 1.")
     base = load_recipe(given.recipe, overrides, "sweep")
+    if given.member:
+        return _member(given.recipe, base, overrides, given.member)
     found = members(base.name, base.seed, given.grid, given.seeds)
     folder = Path(base.runs) / f"{base.name}-sweep"
     if base.tracking.group is None:
         overrides = [*overrides, "--tracking.group", folder.name]
+    if given.wandb_sweep is not None:
+        command = ("advgen", "sweep", str(given.recipe), *overrides, "--member")
+        varied = axes(base.seed, given.grid, given.seeds)
+        text = sweep_file(folder.name, base.tracking.project, varied, command)
+        return _for_agents(given.wandb_sweep, text, given.show)
     recipes = [load_recipe(given.recipe, [*overrides, *member.flags], "sweep") for member in found]
     if given.on == "here":
         return _here(recipes, given.show)
@@ -68,9 +86,7 @@ def _here(recipes: list[Recipe], show_only: bool) -> int:
         console.print(f"member {number + 1} of {len(recipes)}: {recipe.folder}")
         if show_only:
             continue
-        file = recipe.folder.with_name(f"{recipe.name}.yaml")
-        write_text(file, dump_yaml(recipe))
-        code = subprocess.run([sys.executable, "-m", "pipelines", "run", str(file)]).returncode
+        code = subprocess.run([sys.executable, "-m", "pipelines", "run", str(_write(recipe))]).returncode
         if code in (85, 130, 143, -2, -15):  # asked to stop
             return abs(code) if code > 0 else 128 - code
         if code:
@@ -78,6 +94,33 @@ def _here(recipes: list[Recipe], show_only: bool) -> int:
     if failed:
         raise UserError(f"{len(failed)} of {len(recipes)} members failed: {', '.join(failed)}. See above.")
     return 0
+
+
+def _for_agents(file: Path, text: str, show_only: bool) -> int:
+    """Write what `wandb sweep` takes."""
+    check_text(text, os.environ)
+    if show_only:
+        console.print(f"# {file}\n{text}")
+        return 0
+    write_text(file, text)
+    console.print(f"{file} is written. `wandb sweep {file}` makes the sweep and tells its ID; then, here or elsewhere,")
+    console.print("`wandb agent ENTITY/PROJECT/ID`, or `sbatch --array=1-8 ... slurm/agent.sbatch ENTITY/PROJECT/ID`.")
+    return 0
+
+
+def _member(file: Path, base: Recipe, overrides: list[str], values: list[str]) -> int:
+    """Run one member in this process, so that an agent's signals reach the training."""
+    found = members(base.name, base.seed, values, 1)
+    if len(found) > 1:
+        raise UserError(f"--member {' '.join(values)}: is {len(found)} members. Give each key one value.")
+    return run([str(_write(load_recipe(file, [*overrides, *found[0].flags], "sweep")))])
+
+
+def _write(recipe: Recipe) -> Path:
+    """The member's recipe as a file beside its run folder."""
+    file = recipe.folder.with_name(f"{recipe.name}.yaml")
+    write_text(file, dump_yaml(recipe))
+    return file
 
 
 def _told(name: str, step: Step) -> None:

@@ -10,6 +10,8 @@ from advgen.launch.secrets import check_variables
 from advgen.launch.settings import load_settings
 from advgen.strict_config import configuration
 
+MOST_TASKS = 1000
+"""Of a job array, by SLURM's own default (MaxArraySize - 1)."""
 _TIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){0,2}")
 # What advgen gives sbatch itself; another value beside it would be one of two.
 _OWNED = (
@@ -99,6 +101,9 @@ class Cluster:
     """For training."""
     evaluate: Resources = Resources()
     """For the metrics."""
+    evaluate_tasks: int = 1
+    """Evaluation as a job array of so many tasks, task i of n taking every n-th of the recipe's evaluation.checkpoints.
+    Tasks without one end at once. In a sweep the members' evaluations are the tasks."""
     report: Resources = Resources(time="0:15:00")
     """For the report."""
     warn_seconds: int = 180
@@ -130,8 +135,8 @@ class Cluster:
                 raise ValueError(f"{stage}: is one process; leave nodes and ranks_per_node out")
         if not 30 <= self.warn_seconds < self.train.seconds:
             raise ValueError("warn_seconds must be at least 30 and less than train.time")
-        if self.max_fruitless < 1:
-            raise ValueError("max_fruitless must be at least 1")
+        if self.max_fruitless < 1 or not 1 <= self.evaluate_tasks <= MOST_TASKS:
+            raise ValueError(f"max_fruitless must be at least 1, evaluate_tasks 1 to {MOST_TASKS}")
 
 
 def load_cluster(name: str) -> Cluster:

@@ -26,12 +26,14 @@ class Order:
         script: and its arguments.
         environment: of the job, beside what the submitting shell has.
         comment: tells the job from all others in the queue.
+        tasks: of a job array that shares one run's stage (slurm/stage.sbatch tells each its share); 1 for all others.
     """
 
     options: tuple[str, ...]
     script: tuple[str, ...]
     environment: dict[str, str]
     comment: str
+    tasks: int
 
     def command(self, after: str | None, each: bool = False) -> list[str]:
         """The whole command for a job that begins when job ``after`` has ended well; None: when it can.
@@ -56,7 +58,10 @@ def order(job: Job, cluster: Cluster, run: Path, members: str | None = None) -> 
     comment = f"advgen:{run.resolve()}:{job.stage}:{job.inputs[:12]}"
     log = str(folder.log(job.stage, "\0")).replace("%", "%%")  # to sbatch a % begins a pattern
     options = [f"--job-name={run.name}-{job.stage}", f"--comment={comment}", "--export=ALL"]
-    options.append(f"--output={log.replace(chr(0), '%j' if members is None else '%A_%a')}")
+    tasks = cluster.evaluate_tasks if members is None and job.stage == "evaluate" else 1
+    array = members if tasks == 1 else f"0-{tasks - 1}"
+    options.append(f"--output={log.replace(chr(0), '%j' if array is None else '%A_%a')}")
+    options += [] if array is None else [f"--array={array}"]
     options += _resources(getattr(cluster, job.stage), cluster)
     if job.many:
         options.append(f"--signal=B:USR1@{cluster.warn_seconds}")
@@ -68,9 +73,8 @@ def order(job: Job, cluster: Cluster, run: Path, members: str | None = None) -> 
         script = (*script, str(folder.recipe))
         environment["ADVGEN_RUN"] = str(run)
     else:
-        options.append(f"--array={members}")
         environment["ADVGEN_MEMBERS"] = str(folder.members)
-    return Order(tuple(options), script, environment, comment)
+    return Order(tuple(options), script, environment, comment, tasks)
 
 
 def _resources(wanted: Resources, cluster: Cluster) -> list[str]:

@@ -100,6 +100,8 @@ def test(command: Sequence[str], environment: Mapping[str, str]) -> None:
 def queued(job: str) -> Queued | None:
     """What SLURM knows of a job, or of one task of a job array (``12_3``); None where it knows none (any more).
 
+    Of an array as a whole it is what is known of a task that runs, else of one that waits, else of one that failed.
+
     Raises:
         UserError: SLURM does not answer.
     """
@@ -111,7 +113,8 @@ def queued(job: str) -> Queued | None:
             return None
         raise UserError(f"scontrol show job {number}: {done.stderr.strip()}")
     found = [_read(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
-    return next((each for each in found if not task or int(task) in tasks(each.task)), None)
+    found = [each for each in found if not task or int(task) in tasks(each.task)]
+    return min(found, key=lambda each: (not each.live, each.state in ("PENDING", "COMPLETED")), default=None)
 
 
 def tasks(text: str) -> set[int]:

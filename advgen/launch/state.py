@@ -28,11 +28,18 @@ class Submitted:
         job: its number; of a task of a job array such as ``12_3``.
         inputs: of its :class:`advgen.launch.plan.Job`.
         after: number of the job that it waits for; None if for none.
+        tasks: of a job array that shares the stage; 1 for a job that is none.
     """
 
     job: str
     inputs: str
     after: str | None
+    tasks: int = 1
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Under which its batch scripts leave their logs and exit codes."""
+        return (self.job,) if self.tasks == 1 else tuple(f"{self.job}_{task}" for task in range(self.tasks))
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,29 @@ class LaunchFolder:
         """Of a sweep: the run folders of its members, one a line."""
         return self.path / "members.txt"
 
-    def log(self, stage: str, job: str) -> Path:
+    def log(self, stage: str, number: str) -> Path:
         """What a job's batch script printed."""
-        return self.path / f"{stage}-{job}.log"
+        return self.path / f"{stage}-{number}.log"
 
-    def exit_code(self, stage: str, job: str) -> int | None:
-        """How a job's batch script ended; None as long as it has not, or where it was killed."""
+    def exit_codes(self, stage: str, job: Submitted) -> list[int | None]:
+        """How each of a job's batch scripts ended; None as long as it has not, or where it was killed."""
+        return [self._exit_code(stage, number) for number in job.numbers]
+
+    def ended_well(self, stage: str, job: Submitted) -> bool:
+        """Whether all of a job's batch scripts have."""
+        return set(self.exit_codes(stage, job)) == {0}
+
+    def mark_cancelled(self, stage: str, job: Submitted) -> None:
+        """Leave what a job leaves that is ended by SIGTERM: one that has not begun cannot, and SLURM forgets it."""
+        for number, code in zip(job.numbers, self.exit_codes(stage, job), strict=True):
+            if job.tasks == 1 or code is None:
+                write_text(self.path / f"{stage}-{number}.exit", f"{CANCELLED}\n")
+
+    def _exit_code(self, stage: str, number: str) -> int | None:
         try:
-            return int((self.path / f"{stage}-{job}.exit").read_text())
+            return int((self.path / f"{stage}-{number}.exit").read_text())
         except (OSError, ValueError):
             return None
-
-    def mark_cancelled(self, stage: str, job: str) -> None:
-        """Leave what a job leaves that is ended by SIGTERM: one that has not begun cannot, and SLURM forgets it."""
-        write_text(self.path / f"{stage}-{job}.exit", f"{CANCELLED}\n")
 
     def read(self) -> dict[str, Submitted]:
         """The newest job of each stage; empty where nothing was submitted.

@@ -9,7 +9,7 @@ from pathlib import Path
 from advgen.errors import UserError
 from advgen.launch import slurm
 from advgen.launch.plan import STAGES
-from advgen.launch.state import CANCELLED, LaunchFolder, Submitted
+from advgen.launch.state import CANCELLED, LaunchFolder
 
 _TAIL_BYTES = 65_536
 
@@ -61,10 +61,15 @@ def run_status(run: Path) -> list[JobStatus]:
     found: list[JobStatus] = []
     for stage in (stage for stage in STAGES if stage in jobs):
         job = jobs[stage]
-        state, detail = _judge(folder, stage, job, slurm.queued(job.job) if asked else None)
+        codes = folder.exit_codes(stage, job)
+        state, detail = _judge(codes, slurm.queued(job.job) if asked else None)
         if state == "lost" and found and found[-1].bad:  # removed from the queue, since it could never begin
             state, detail = _STOPPED
-        log = folder.log(stage, job.job)
+        if job.tasks > 1:
+            detail = f"{detail}, {codes.count(0)} of {job.tasks} tasks done".removeprefix(", ")
+        # That of a task that failed, else of the first that has not ended.
+        told = min(zip(codes, job.numbers, strict=True), key=lambda each: (each[0] == 0, each[0] is None))[1]
+        log = folder.log(stage, told)
         found.append(JobStatus(stage, job.job, state, detail, log if log.is_file() else None))
     return found
 
@@ -81,13 +86,15 @@ def tail(log: Path, lines: int) -> list[str]:
     return text.splitlines()[-lines:] if lines > 0 else []
 
 
-def _judge(folder: LaunchFolder, stage: str, job: Submitted, known: slurm.Queued | None) -> tuple[str, str]:
-    code = folder.exit_code(stage, job.job)
-    if code == 0:
+def _judge(codes: list[int | None], known: slurm.Queued | None) -> tuple[str, str]:
+    """State and detail of a job whose batch scripts, one or a job array's, ended with these codes."""
+    if set(codes) == {0}:
         return "done", ""
-    if code == CANCELLED or (code is not None and known is not None and known.state == "CANCELLED"):
-        return "cancelled", ""
-    if code is not None:
+    bad = [code for code in codes if code]
+    if bad and not (len(codes) > 1 and known is not None and known.live):  # of an array, others may still run
+        if set(bad) == {CANCELLED} or (known is not None and known.state == "CANCELLED"):
+            return "cancelled", ""
+        code = next(code for code in bad if code != CANCELLED)
         return "failed", f"exit code {code}{_meaning(code)}"
     if known is None:
         return "lost", "SLURM knows it no longer, and it left no exit code: cancelled, or killed without warning"

@@ -104,7 +104,7 @@ class Submission:
                 # One that was handed in by a submission that was killed before it could write this down.
                 lost = slurm.with_comment(each.comment, besides=None if last is None else last.job)
                 number = lost or slurm.submit(each.command(before), each.environment)
-                known[job.stage] = Submitted(number, job.inputs, before)
+                known[job.stage] = Submitted(number, job.inputs, before, each.tasks)
                 self.folder.write(known)
                 told(Step(job.stage, "submitted", number, before))
                 before, renewed = number, True
@@ -118,7 +118,7 @@ class Submission:
         return order(job, self.cluster, self.recipe.folder)
 
     def _done(self, job: Job, last: Submitted) -> bool:
-        return last.inputs == job.inputs and self.folder.exit_code(job.stage, last.job) == 0
+        return last.inputs == job.inputs and self.folder.ended_well(job.stage, last)
 
     def _refuse_others(self, live: dict[str, Submitted]) -> None:
         inputs = {job.stage: job.inputs for job in self.jobs}
@@ -148,11 +148,11 @@ def cancel(folder: Path) -> list[tuple[str, str]]:
     slurm.require()
     with launch.locked():
         known = launch.read()
-        live = [(stage, known[stage].job) for stage in reversed(STAGES) if stage in known and under_way(known[stage])]
-        slurm.cancel([job for _, job in live])
+        live = [(stage, known[stage]) for stage in reversed(STAGES) if stage in known and under_way(known[stage])]
+        slurm.cancel([job.job for _, job in live])
         for stage, job in live:
             launch.mark_cancelled(stage, job)
-    return live
+    return [(stage, job.job) for stage, job in live]
 
 
 def under_way(job: Submitted) -> bool:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advgen.errors import UserError
-
-_MOST = 1000  # tasks of a job array, by SLURM's own default (MaxArraySize - 1)
+from advgen.launch.cluster import MOST_TASKS
 
 
 @dataclass(frozen=True)
@@ -37,29 +36,37 @@ def members(recipe: str, seed: int, grid: Sequence[str], seeds: int) -> list[Mem
     Raises:
         UserError: a text that is none such, a key twice, no seed, two values that give one name, or too many members.
     """
-    axes = [_axis(text) for text in grid]
-    keys = [key for key, _ in axes]
-    if twice := {key for key in keys if keys.count(key) > 1}:
-        raise UserError(f"--grid {twice.pop()}: is given twice. Write all its values after one '='.")
+    varied = axes(seed, grid, seeds)
+    found: dict[str, Member] = {}
+    for values in itertools.product(*varied.values()):
+        flags = [part for key, value in zip(varied, values, strict=True) for part in (_flag(key), value)]
+        words = [f"{key.rsplit('.', 1)[-1]}_{value}" for key, value in zip(varied, values, strict=True)]
+        name = "-".join([recipe, *(re.sub(r"[^A-Za-z0-9._-]+", "_", word) for word in words)])
+        if name in found:
+            raise UserError(f"--grid: two members would be called {name}. Leave one of the values out.")
+        found[name] = Member(name, (*flags, "--name", name))
+    if len(found) > MOST_TASKS:
+        raise UserError(f"--grid: makes {len(found)} members; {MOST_TASKS} are the most at once. Make several sweeps.")
+    return list(found.values())
+
+
+def axes(seed: int, grid: Sequence[str], seeds: int) -> dict[str, list[str]]:
+    """What is varied: the values of each key, those of ``seed`` last where there are several.
+
+    Args and errors are those of :func:`members`.
+    """
+    found: dict[str, list[str]] = {}
+    for key, values in map(_axis, grid):
+        if key in found:
+            raise UserError(f"--grid {key}: is given twice. Write all its values after one '='.")
+        found[key] = values
     if seeds < 1:
         raise UserError("--seeds must be at least 1.")
-    if "seed" in keys and seeds > 1:
+    if "seed" in found and seeds > 1:
         raise UserError("--grid seed and --seeds both choose seeds. Keep one of them.")
-    found: dict[str, Member] = {}
-    for values in itertools.product(*(values for _, values in axes)):
-        for number in range(seed, seed + seeds):
-            flags = [part for key, value in zip(keys, values, strict=True) for part in (_flag(key), value)]
-            words = [f"{key.rsplit('.', 1)[-1]}_{value}" for key, value in zip(keys, values, strict=True)]
-            if seeds > 1:
-                flags += ["--seed", str(number)]
-                words.append(f"seed_{number}")
-            name = "-".join([recipe, *(re.sub(r"[^A-Za-z0-9._-]+", "_", word) for word in words)])
-            if name in found:
-                raise UserError(f"--grid: two members would be called {name}. Leave one of the values out.")
-            found[name] = Member(name, (*flags, "--name", name))
-    if len(found) > _MOST:
-        raise UserError(f"--grid: makes {len(found)} members; at most {_MOST} are taken at once. Make several sweeps.")
-    return list(found.values())
+    if seeds > 1:
+        found["seed"] = [str(number) for number in range(seed, seed + seeds)]
+    return found
 
 
 def _axis(text: str) -> tuple[str, list[str]]:

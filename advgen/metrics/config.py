@@ -19,6 +19,8 @@ class EvaluationConfig:
     and, with lpips, ppl; for those that encode images reconstruction_recognised and probe_error, for those that
     classify them classification_error; for points with modes modes and high_quality. Names of protocols, such as
     fid50k_full, are taken, too (advgen/metrics/protocols.py). Empty: nothing is measured."""
+    checkpoints: Literal["ends", "latest", "every"] = "ends"
+    """Which are looked at: those at phase ends and the newest; the newest; all that the run has kept."""
     samples: int = 10_000
     """Generated images that a figure is computed from."""
     reference_samples: int | None = None

@@ -99,6 +99,26 @@ def test_figures_are_known_the_second_time(
     assert "fd_lite0 is not taken of points" in capsys.readouterr().err
 
 
+def test_an_evaluation_is_shared_out(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each share takes its checkpoints, one more than there are takes none; together they are the whole."""
+    monkeypatch.chdir(place)
+    stage = ("run", "ali.yaml", "--only", "evaluate", "--evaluation.seed", "1", "--share")
+    for share, moment in (("3/3", None), ("1/3", "untrained"), ("2/3", "end")):
+        before = (place / "runs/ali/metrics.jsonl").read_text()
+        assert main([*stage, share]) == 0
+        added = (place / "runs/ali/metrics.jsonl").read_text().removeprefix(before).splitlines()
+        found = {json.loads(line)["moment"] for line in added}
+        assert found == ({moment, "floor"} if share == "1/3" else {moment} if moment else set())
+    capsys.readouterr()
+    assert main(list(stage[:-1])) == 0
+    assert capsys.readouterr().out.count("(known)") == 6
+    for wrong in ((*stage, "3/2"), (*stage, "0/2"), ("run", "ali.yaml", "--share", "1/2")):
+        assert main(list(wrong)) == 2
+        assert "write it as 2/8, beside --only evaluate" in capsys.readouterr().err
+
+
 def test_a_run_is_bound_to_its_set(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

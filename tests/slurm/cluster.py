@@ -33,10 +33,10 @@ AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
 SlurmdTimeout=60
-KillWait=5
+KillWait=3
 MinJobAge=3600
 MpiDefault=none
 SwitchType=switch/none
@@ -79,4 +79,4 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
+        time.sleep(0.5)  # most conditions start a program, on cores that the jobs need

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from pathlib import Path
 
 import pytest
 
+from advgen.metrics.records import read_records
 from tests.distributed.ranks import newest, same
 from tests.distributed.runs import write_recipe
 from tests.slurm.cluster import wait_for
@@ -16,7 +18,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
-    """Shards, training by ZeRO on two nodes, evaluation and report, twice: left alone, and preempted while training."""
+    """Shards, training by ZeRO on two nodes, evaluation and report, twice: left alone, and preempted while training.
+
+    The second time the evaluation is a job array of three tasks; the figures are the same, each there once.
+    """
     stages = ["shard", "train", "evaluate", "report"]
     quiet = write_recipe(place.folder / "quiet.yaml", name="quiet", **CHANGES)
     told = place.advgen("submit", quiet.name, "--on", "slurm", "--cluster", "here.yaml")
@@ -34,22 +39,36 @@ def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     ended = [place.cluster.job(jobs[stage])["EndTime"] for stage in stages]
     assert all(end <= start for end, start in zip(ended, began[1:], strict=False))
     assert (place.folder / "runs/quiet/report.html").stat().st_size > 10_000
-    assert "fd_lite0" in (place.folder / "runs/quiet/metrics.jsonl").read_text()
+    assert "precision" in (place.folder / "runs/quiet/metrics.jsonl").read_text()
     assert place.advgen("status", "runs/quiet").count(" done") == 4
     assert submitted(place.advgen("submit", quiet.name, "--cluster", "here.yaml")) == []
 
     hurt = write_recipe(place.folder / "hurt.yaml", name="hurt", **CHANGES)
-    place.advgen("submit", hurt.name, "--cluster", "here.yaml")
+    (place.folder / "shared.yaml").write_text(SETTINGS + "evaluate_tasks: 3\n")
+    place.advgen("submit", hurt.name, "--cluster", "shared.yaml")
     jobs = place.jobs("hurt")
     wait_for(lambda: newest(place.folder / "runs" / "hurt") > 0, "a checkpoint", 240)
     place.preempt()
     wait_for(lambda: place.cluster.job(jobs["train"])["Restarts"] == "1", "the training is back in the queue")
-    assert submitted(place.advgen("submit", hurt.name, "--cluster", "here.yaml")) == []
+    assert submitted(place.advgen("submit", hurt.name, "--cluster", "shared.yaml")) == []
     assert place.state(jobs["evaluate"]) == "PENDING"
     place.finished("hurt")
     log = (place.folder / "runs/hurt/launch" / f"train-{jobs['train']}.log").read_text()
     assert "restart 1," in log and "going on from runs/hurt/checkpoints/" in log
     same(place.folder / "runs/quiet", place.folder / "runs/hurt")
+    assert figures(place.folder / "runs/hurt") == figures(place.folder / "runs/quiet")
+    told = place.advgen("status", "runs/hurt")
+    assert f"evaluate  job {jobs['evaluate']:<8} done  3 of 3 tasks done" in told and told.count(" done") == 5
+    tasks = [place.folder / "runs/hurt/launch" / f"evaluate-{jobs['evaluate']}_{task}.log" for task in range(3)]
+    assert all("precision end" in log.read_text() for log in tasks)
+    assert submitted(place.advgen("submit", hurt.name, "--cluster", "shared.yaml")) == []
+
+
+def figures(run: Path) -> list[tuple[object, ...]]:
+    """What a run's records say, in an order of their own."""
+    records = read_records(run / "metrics.jsonl")
+    keys = ("name", "nimg", "phase", "moment", "resolution", "value")
+    return sorted(tuple(record[key] for key in keys) for record in records)
 
 
 def test_a_failing_stage_stops_those_after_it_and_the_next_submission_goes_on(place: Place) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.distributed.runs import POINTS, write_recipe
-from tests.slurm.cluster import wait_for
+from tests.distributed.runs import POINTS, ROOT, write_recipe
+from tests.slurm.cluster import Cluster, wait_for
 from tests.slurm.place import Place
+from tests.slurm.sweep_server import SweepServer, serving
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +44,26 @@ def test_a_sweep_as_job_arrays(place: Place) -> None:
         assert f"seed: {3 + number}" in (place.folder / "runs" / name / "config.yaml").read_text()
         assert place.advgen("status", f"runs/{name}").count(" done") == 3
     assert "submitted" not in place.advgen(*SWEEP, "--cluster", "one.yaml")
+
+
+def test_agents_of_wandb_run_a_sweep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's own `wandb sweep` and `wandb agent`; only the server, which hands out the combinations, is ours."""
+    recipe = {**POINTS, "evaluation": {"metrics": []}}
+    write_recipe(place.folder / "agents.yaml", name="agents", **recipe, game=GAME)
+    place.advgen("sweep", "agents.yaml", "--grid", "game.learning_rate=0.002", "--wandb-sweep", "sweep.yaml")
+    programs = f"{Path(sys.executable).parent}:{place.cluster.environment['PATH']}"
+    server = SweepServer()
+    with serving(server) as address:
+        client = {"PATH": programs, "WANDB_BASE_URL": address, "WANDB_API_KEY": 40 * "0"}
+        there = Cluster(place.folder, {**place.cluster.environment, **client})
+        there.ask("wandb", "sweep", "sweep.yaml", where=place.folder)
+        agent = (str(ROOT / "slurm/agent.sbatch"), "me/advgen/s1")
+        number = there.ask("sbatch", "--parsable", "--array=0", *agent, where=place.folder)
+        log = place.folder / f"slurm-{number}_0.log"
+        wait_for(lambda: place.state(number) in ("COMPLETED", "FAILED"), "the agent has ended", 400)
+    assert server.given == [{"game.learning_rate": 0.002}]
+    assert "done, 0.2 kimg" in log.read_text()
+    assert (place.folder / "runs/agents-learning_rate_0.002/report.html").is_file()
 
 
 def test_a_waiting_sweep_is_cancelled(place: Place) -> None:

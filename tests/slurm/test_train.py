@@ -19,8 +19,8 @@ from tests.slurm.cluster import Cluster, wait_for
 pytestmark = pytest.mark.slow
 
 LONG: dict[str, Any] = {
-    "game__stabilize_kimg": 3.0,
-    "game__fade_kimg": 3.0,
+    "game__stabilize_kimg": 0.8,
+    "game__fade_kimg": 0.8,
     "training__checkpoint_kimg": 0.5,
     "training__collective_timeout_seconds": 20.0,
 }
@@ -59,7 +59,7 @@ def test_one_task_a_rank(cluster: Cluster, place: Path) -> None:
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "training on cpu, 2 processes" in output
-    assert output.count("done, 15.0 kimg") == 1
+    assert output.count("done, 4.0 kimg") == 1
     run = place / "runs" / "tasks"
     assert sorted(path.name for path in (run / "logs").iterdir()) == ["rank-00000.log", "rank-00001.log"]
     same(place / "runs" / "quiet", run)

@@ -40,6 +40,7 @@ def test_clusters_of_the_checkout_are_valid(path: Path) -> None:
         ("train: {time: 4h}", "time must be like 90"),
         ("train: {time: '0:01:00'}", "warn_seconds must be at least 30 and less than train.time"),
         ("evaluate: {nodes: 2}", "evaluate: is one process"),
+        ("evaluate_tasks: 0", "evaluate_tasks 1 to 1000"),
         ("environment: {WANDB_API_KEY: abc}", "WANDB_API_KEY looks like a secret"),
         ("environment: {AWS_SECRET_ACCESS_KEY: abc}", "looks like a secret"),
         ("environment: {'A B': c}", "'A B' is no name of a variable"),
@@ -107,6 +108,17 @@ def test_options_of_a_job(tmp_path: Path) -> None:
     assert "--partition=cpu" in made["report"].options
     assert made["train"].comment != made["evaluate"].comment
     assert '--dependency=afterok:"$shard"' in printable(made["train"], "train", "shard")
+
+
+def test_the_evaluation_as_a_job_array(tmp_path: Path) -> None:
+    made = orders(tmp_path, Cluster(evaluate_tasks=8))
+    assert [each.tasks for each in made.values()] == [1, 8, 1]
+    assert "--array=0-7" in made["evaluate"].options
+    assert "--output=runs/it/launch/evaluate-%A_%a.log" in made["evaluate"].options
+    assert "--array=0-7" not in made["report"].options + made["train"].options
+    job = next(job for job in plan(load_recipe(tmp_path / "r.yaml"), Path("r")) if job.stage == "evaluate")
+    of_members = order(job, Cluster(evaluate_tasks=8), tmp_path, "0-2")  # a sweep's: each member is a task
+    assert of_members.tasks == 1 and "--array=0-2" in of_members.options and "--array=0-7" not in of_members.options
 
 
 def test_a_secret_stands_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from advgen.errors import UserError
 from advgen.launch.slurm import tasks
-from advgen.launch.state import LaunchFolder, Submitted
+from advgen.launch.state import CANCELLED, LaunchFolder, Submitted
 from advgen.launch.status import run_status, tail
 
 
@@ -34,8 +34,34 @@ def test_jobs_of_the_past(run: Path) -> None:
 def test_killed_without_a_word_and_cancelled(run: Path) -> None:
     (run / "launch/train-1.exit").unlink()
     assert [job.state for job in run_status(run)] == ["done", "lost", "stopped"]
-    LaunchFolder(run / "launch").mark_cancelled("train", "1")
+    LaunchFolder(run / "launch").mark_cancelled("train", Submitted("1", "x", None))
     assert [job.state for job in run_status(run)] == ["done", "cancelled", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "state", "detail"),
+    [
+        ([0, 0, 0], "done", "3 of 3 tasks done"),
+        ([0, 2, None], "failed", "exit code 2 (bad input, a full disk or a loss that is not finite: "),
+        ([0, CANCELLED, 1], "failed", "exit code 1, 1 of 3 tasks done"),
+        ([0, CANCELLED, CANCELLED], "cancelled", "1 of 3 tasks done"),
+        ([0, None, 0], "lost", "SLURM knows it no longer, and it left no exit code: cancelled, or killed without "),
+    ],
+)
+def test_a_job_array(run: Path, codes: list[int | None], state: str, detail: str) -> None:
+    folder, job = LaunchFolder(run / "launch"), Submitted("7", "x", None, tasks=3)
+    folder.write({"evaluate": job})
+    for number, code in zip(job.numbers, codes, strict=True):
+        folder.log("evaluate", number).touch()
+        if code is not None:
+            (run / "launch" / f"evaluate-{number}.exit").write_text(f"{code}\n")
+    (found,) = run_status(run)
+    assert found.state == state and found.detail.startswith(detail)
+    assert found.bad == (state != "done") == (not folder.ended_well("evaluate", job))
+    worst = next((index for index, code in enumerate(codes) if code), 1 if None in codes else 0)
+    assert found.log == folder.log("evaluate", f"7_{worst}")
+    folder.mark_cancelled("evaluate", job)  # those that have ended stay as they are
+    assert folder.exit_codes("evaluate", job) == [CANCELLED if code is None else code for code in codes]
 
 
 def test_what_was_read_is_what_was_written(run: Path) -> None:
