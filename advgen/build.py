@@ -194,7 +194,9 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
         folder.claim(dump_yaml(recipe))
         folder.describe(
             dump_yaml(recipe),
-            provenance(manifest, str(world.device), world.size, torch.get_num_threads()),
+            provenance(
+                manifest, str(world.device), world.size, torch.get_num_threads(), Timeline(game.phases).total_nimg
+            ),
         )
     world.wait()
     mirror = open_mirror(recipe.tracking, folder.path, recipe.name, plain(recipe)) if world.main else NoMirror()
