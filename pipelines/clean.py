@@ -9,7 +9,8 @@ from advgen.errors import UserError
 from pipelines.terminal import console
 
 _DESCRIPTION = """Tell which checkpoints and leftovers of runs may go, and remove them with --yes. The newest checkpoint
-stays, those at phase ends, and those that a metric or a likelihood was taken of. A run that is being trained is left alone."""
+stays, those at phase ends, and those that a metric or a likelihood was taken of. A run that is being trained is left
+alone."""
 
 
 def main(argv: list[str]) -> int:

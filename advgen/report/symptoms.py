@@ -7,7 +7,7 @@ says what was seen, so that a reader can disagree.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
@@ -181,11 +181,10 @@ def _tail(curve: Curve | None) -> list[float]:
     return [p[1] for p in points[-max(1, round(_TAIL * len(points))) :]] if len(points) >= _LEAST else []
 
 
-def _ends(curve: Curve, middle=fmean) -> tuple[float, float] | None:
-    """(all before the newest tenth, that tenth); None of a curve that is too short."""
-    tail = _tail(curve)
-    before = [point[1] for point in curve.points()[: -len(tail) or None]]
-    return (middle(before), middle(tail)) if tail and before else None
+def _ends(curve: Curve, middle: Callable[[list[float]], float] = fmean) -> tuple[float, float] | None:
+    """(of the first half, of the newest tenth); None of a curve that is too short."""
+    tail, points = _tail(curve), curve.points()
+    return (middle([point[1] for point in points[: len(points) // 2]]), middle(tail)) if tail else None
 
 
 def _kimg(nimg: int) -> str:

@@ -1,8 +1,8 @@
 """Which group of runs is better, by how much, and whether that is more than chance makes.
 
 Groups of several seeds are compared by Welch's interval (Welch 1947: t distribution, degrees of freedom by
-Satterthwaite's formula). Intervals hold together for all pairs of groups that could have been set against each other (Bonferroni): the
-best group is found by looking at the same figures.
+Satterthwaite's formula). Intervals hold together for all pairs of groups that could have been set against each other
+(Bonferroni): the best group is found by looking at the same figures.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advgen.errors import UserError
-from advgen.runtime.checkpoint import list_checkpoints, phase_ended
+from advgen.runtime.checkpoint import list_checkpoints, name_of, phase_ended
 from advgen.runtime.run_folder import RunFolder
 
 _ENTRY = re.compile(r"[0-9a-f]{64}\.(safetensors|json)")
@@ -72,21 +72,22 @@ def remove(items: list[Removable]) -> None:
 
 def _named(folder: RunFolder) -> set[str]:
     """Names of the checkpoints that records are of."""
-    return {Path(name).name for path in (folder.metrics, folder.likelihood) for name in _checkpoints_in(path)}
+    return {name_of(nimg) for path in (folder.metrics, folder.likelihood) for nimg in _nimg_in(path)}
 
 
-def _checkpoints_in(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+def _nimg_in(path: Path) -> Iterator[int]:
+    """Images seen at the checkpoints of a file's records.
+
+    Raises:
+        UserError: a record cannot be read: it may be of a checkpoint that would go.
+    """
+    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else (), start=1):
         try:
-            checkpoint = json.loads(line).get("checkpoint")
-        except (ValueError, AttributeError):
+            yield int(json.loads(line)["nimg"])
+        except (ValueError, KeyError, TypeError):
             raise UserError(
-                f"{path}: line {number} cannot be read, and may name a checkpoint. Mend it or take it out."
+                f"{path}: line {number} cannot be read, and a checkpoint that it is of would go. Take it out."
             ) from None
-        if isinstance(checkpoint, str):
-            yield checkpoint
 
 
 def _size(path: Path) -> int:
