@@ -47,13 +47,17 @@ class Curve:
                 self.bad.append(nimg)
             return
         self.count += 1
-        self._open.append((nimg, value))
-        if len(self._open) >= self.stride:
+        if self.stride == 1:  # most records of most logs: worth a shorter way
+            self._points.append((float(nimg), value, value, value))
+        else:
+            self._open.append((nimg, value))
+            if len(self._open) < self.stride:
+                return
             self._points.append(_point(self._open))
             self._open = []
-            if len(self._points) >= self.limit:
-                self._points = [_merged(*pair) for pair in zip(self._points[::2], self._points[1::2], strict=False)]
-                self.stride *= 2
+        if len(self._points) >= self.limit:
+            self._points = [_merged(*pair) for pair in zip(self._points[::2], self._points[1::2], strict=False)]
+            self.stride *= 2
 
     def points(self) -> list[tuple[float, float, float, float]]:
         """(nimg, mean, least, greatest) of each point, the records of an unfinished point included."""

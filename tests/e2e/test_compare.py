@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.__main__ import main
+from scripts import bench_compare
 from tests.unit.report.runs import make_small_run, metric
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -191,6 +192,20 @@ def test_it_is_readable_on_any_screen(browser: Any, address: str, how: dict[str,
     dark = page.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(part => part < 80)")
     assert dark == (how["color_scheme"] == "dark")
     assert page.serious() == [] and page.complaints == []
+    page.context.close()
+
+
+@pytest.mark.slow
+def test_hundreds_of_runs_make_a_page_that_opens(browser: Any, tmp_path: Path) -> None:
+    bench_compare.make_runs(tmp_path / "runs", runs=200, points=1000, grids=10)
+    out = tmp_path / "out.html"
+    assert main(["compare", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    assert out.stat().st_size < 25_000_000
+    page = Page(browser, out.as_uri())
+    assert len(page.runs()) == 200
+    page.page.fill("#filter", "run-19")
+    assert page.runs() == [f"run-19{digit}" for digit in range(10)]
+    assert page.complaints == []
     page.context.close()
 
 
