@@ -11,9 +11,14 @@ from advgen.errors import UserError
 class RemoteRun(Protocol):
     """What is asked of a run that W&B keeps; ``wandb.apis.public.Run`` has it."""
 
-    id: str
-    name: str
-    config: Mapping[str, Any]
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
 
     def scan_history(self) -> Iterator[Mapping[str, Any]]:
         """Every logged record, oldest first."""

@@ -97,9 +97,8 @@ def test_the_verdict_says_what_is_better_by_how_much_and_what_that_is_worth(tmp_
     ],
 )
 def test_one_seed_is_told_to_say_little(tmp_path: Path, error: float | None, words: str):
-    known = {} if error is None else {"standard_error": error}
     for value in (10.0, 11.0):
-        record = metric(value, **known)
+        record = metric(value) | ({} if error is None else {"standard_error": error})
         make_small_run(tmp_path / f"r{value}", settings={"a": round(value) - 9}, metrics=[record])
     (text,) = said(comparison_of(tmp_path))
     assert text.startswith(words)
