@@ -34,13 +34,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder, out = Path(place) / "runs", Path(place) / "compare.html"
         make_runs(folder, given.runs, given.points, given.grids)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         read = read_runs(places([str(folder)]))
         known = time.perf_counter()
         write_comparison(compare(*read), out)
-        done = time.perf_counter()
+        done, spent = time.perf_counter(), time.process_time() - busy
         print(f"{given.runs} runs x {given.points} points of {len(_VALUES + _MORE)} values, {given.grids} grids each")
         print(f"read in {known - began:.1f} s, written in {done - known:.1f} s, {out.stat().st_size / 1e6:.1f} MB")
+        print(f"{spent:.1f} s of CPU time: on a busy machine the clock says more")
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         if chromium is None:
             print("no Chromium here: first paint not measured")

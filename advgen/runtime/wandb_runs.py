@@ -30,7 +30,7 @@ def remote_runs(path: str, filters: Mapping[str, Any]) -> Iterator[RemoteRun]:
 
     Args:
         path: ``entity/project``.
-        filters: in W&B's own form, such as ``{"group": "ali"}``.
+        filters: in W&B's own form, such as ``{"group": "a name"}``.
 
     Raises:
         UserError: no key, no such project, or W&B does not answer.
