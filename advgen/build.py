@@ -198,7 +198,8 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
         begins_with = weights_of(parent)
     if world.main:
         folder.claim(dump_yaml(recipe))
-        session = provenance(manifest, str(world.device), world.size, torch.get_num_threads())
+        images = Timeline(game.phases).total_nimg
+        session = provenance(manifest, str(world.device), world.size, torch.get_num_threads(), images)
         folder.describe(dump_yaml(recipe), {**session, "parent": parent})
     world.wait()
     subject = Subject(folder.path, recipe.name, plain(recipe))

@@ -47,13 +47,17 @@ class Curve:
                 self.bad.append(nimg)
             return
         self.count += 1
-        self._open.append((nimg, value))
-        if len(self._open) >= self.stride:
+        if self.stride == 1:  # most records of most logs: worth a shorter way
+            self._points.append((float(nimg), value, value, value))
+        else:
+            self._open.append((nimg, value))
+            if len(self._open) < self.stride:
+                return
             self._points.append(_point(self._open))
             self._open = []
-            if len(self._points) >= self.limit:
-                self._points = [_merged(*pair) for pair in zip(self._points[::2], self._points[1::2], strict=False)]
-                self.stride *= 2
+        if len(self._points) >= self.limit:
+            self._points = [_merged(*pair) for pair in zip(self._points[::2], self._points[1::2], strict=False)]
+            self.stride *= 2
 
     def points(self) -> list[tuple[float, float, float, float]]:
         """(nimg, mean, least, greatest) of each point, the records of an unfinished point included."""
@@ -124,6 +128,8 @@ class Run:
     provenance: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     rate: Curve = field(default_factory=Curve)
+    elapsed: Curve = field(default_factory=Curve)
+    """Seconds spent in steps so far, those of earlier jobs included."""
     seconds: float = 0.0
     spans: list[Span] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
@@ -149,7 +155,7 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, config=config.read_text(encoding="utf-8", errors="replace"))
     _read_provenance(run)
     _read_log(run)
-    _read_metrics(run)
+    run.metrics = read_metrics(folder / "metrics.jsonl", run.notes)
     if not run.curves and not run.rate.points() and not run.metrics:
         raise UserError(
             f"{folder}: nothing was logged yet (log.jsonl has no values). Wait until training has logged its first "
@@ -220,6 +226,7 @@ def _read_log(run: Run) -> None:
                 if elapsed < seconds:  # a resumed job that counts from zero
                     before += seconds
                 seconds = elapsed
+                run.elapsed.add(nimg, before + elapsed)
     run.seconds = before + seconds
     for span in run.spans:
         low, high = fades.get(span.phase, (1.0, 1.0))
@@ -249,10 +256,11 @@ def _extend(spans: list[Span], record: dict[str, Any], nimg: int) -> None:
         spans[-1].ended = record.get("event") == "end"
 
 
-def _read_metrics(run: Run) -> None:
+def read_metrics(path: Path, notes: list[str]) -> list[Metric]:
+    """The figures of a ``metrics.jsonl``; what cannot be used is told in ``notes``."""
     found: dict[tuple[Any, ...], Metric] = {}
     odd = 0
-    for record in records(run.folder / "metrics.jsonl", run.notes):
+    for record in records(path, notes):
         name, value, nimg = record.get("name"), as_number(record.get("value")), as_whole(record.get("nimg") or 0)
         if not isinstance(name, str) or value is None or nimg is None:
             odd += 1
@@ -275,9 +283,9 @@ def _read_metrics(run: Run) -> None:
         key = (name, nimg, metric.moment, metric.resolution, json.dumps(protocol, sort_keys=True))
         found.pop(key, None)  # measured again: the later one counts, at its place in the file
         found[key] = metric
-    run.metrics = list(found.values())
     if odd:
-        run.notes.append(f"metrics.jsonl: {odd:,} records have no name or value and were left out.")
+        notes.append(f"{path.name}: {odd:,} records have no name or value and were left out.")
+    return list(found.values())
 
 
 def _finite(value: Any) -> float:

@@ -17,6 +17,7 @@ from advgen.files import write_text
 from advgen.metrics.protocols import metric_of
 from advgen.report.data import Grid, Metric, Run, last_grids, read_run
 from advgen.report.figures import SMALL, WIDE, metric_chart, number, value_chart
+from advgen.report.symptoms import symptoms_of
 
 WIDEST = 2048
 """Grids with more pixels in a row are embedded at this width."""
@@ -56,9 +57,11 @@ def render(run: Run) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "measured": measured, "kimg": kimg, "percent": percent, "times": times}
-    template = environment.from_string(Path(__file__).with_name("template.html.j2").read_text(encoding="utf-8"))
+    here = Path(__file__).parent
+    template = environment.from_string((here / "template.html.j2").read_text(encoding="utf-8"))
     rows = compare(run.metrics)
     return template.render(
+        style=(here / "style.css").read_text(encoding="utf-8"),
         name=run.folder.resolve().name,
         facts=_facts(run, rows),
         pictures=_pictures(run),
@@ -68,6 +71,7 @@ def render(run: Run) -> str:
         phases=run.spans,
         provenance=list(_flat(run.provenance)),
         config=run.config,
+        symptoms=symptoms_of(run),
         notes=run.notes,
     )
 

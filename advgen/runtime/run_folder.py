@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import Any
 
 from advgen.errors import UserError
 from advgen.files import write_json, write_text
+
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -98,23 +101,29 @@ class RunFolder:
             UserError: another process trains here.
         """
         with (self.path / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.path}: another process is training here. Wait for it, stop it, or give the recipe "
-                    "another name."
-                ) from None
+            for left in reversed(range(_TRIES)):  # whoever only looks holds it for an instant
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not left:
+                        raise UserError(
+                            f"{self.path}: another process is training here. Wait for it, stop it, or give the recipe "
+                            "another name."
+                        ) from None
+                    time.sleep(0.05)
             yield
 
-    def in_training(self) -> bool:
-        """Whether a process trains here now."""
-        with (self.path / "lock").open("a") as file:
-            try:
+    def busy(self) -> bool:
+        """Whether a process trains here: whether the lock of :meth:`locked` is held."""
+        try:
+            with (self.path / "lock").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except FileNotFoundError:
             return False
+        except BlockingIOError:
+            return True
+        return False
 
     def describe(self, config: str, about: dict[str, Any]) -> None:
         """Write the resolved recipe and the provenance of the session that begins."""
@@ -122,8 +131,8 @@ class RunFolder:
         write_json(self.provenance, about)
 
 
-def provenance(manifest_digest: str, device: str, world_size: int, threads: int) -> dict[str, Any]:
-    """What else a figure depends on: commit, versions, machine."""
+def provenance(manifest_digest: str, device: str, world_size: int, threads: int, total_nimg: int) -> dict[str, Any]:
+    """What else a figure depends on: commit, versions, machine; and how long the run is to be."""
     packages = ("advgen", "torch", "accelerate", "torchvision", "numpy", "webdataset")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -133,6 +142,7 @@ def provenance(manifest_digest: str, device: str, world_size: int, threads: int)
         "device": device,
         "world_size": world_size,
         "threads": threads,
+        "total_nimg": total_nimg,
     }
 
 

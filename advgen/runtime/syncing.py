@@ -51,7 +51,7 @@ def sync_wandb(
         raise UserError("W&B: there is no key. Set WANDB_API_KEY, or log in once with `wandb login`.")
     folder = RunFolder(subject.folder)
     with _alone(subject.folder):
-        live = folder.in_training()
+        live = folder.busy()
         if live and rebuild:
             raise UserError(f"{folder.path}: is being trained. Rebuild its tracker when it has ended.")
         if live and last_session(folder.path, run_id(folder.path, "training")) == "online":
@@ -100,7 +100,7 @@ def sync_tensorboard(config: TrackingConfig, subject: Subject, *, rebuild: bool 
         UserError: the package is not installed; the run is being trained.
     """
     with _alone(subject.folder):
-        live = RunFolder(subject.folder).in_training()
+        live = RunFolder(subject.folder).busy()
         if live and (rebuild or config.tensorboard):
             raise UserError(f"{subject.folder}: is being trained. Write its TensorBoard files when it has ended.")
         counts: Counts = {}
