@@ -2,12 +2,12 @@
 
     python scripts/known_answers_codes.py runs/codes --train SHARDS --held-out SHARDS --picture docs/aae-codes.png
 
-Trains pipelines/recipes/aae-mnist-prior.yaml with each prior of the plane, where the discriminator is told labels of the
-mixture's and the swiss roll's draws (section 2.3 of the paper: each digit has its petal or its stretch), and compares codes of held-out images with
-as many draws of the prior: by the permutation test of the energy distance (Szekely & Rizzo 2004, "Testing for equal
-distributions in high dimension"; 999 permutations; for equal sets p is above 0.05 in 95 % of cases), and by the
-accuracy of the classifier two-sample test, by fit_ratio, with its 99 % interval, which holds 0.5 for equal sets. Runs
-that are there already are not trained again. What follows the options goes to every run.
+Trains pipelines/recipes/aae-mnist-prior.yaml with each prior of the plane, where the discriminator is told labels with
+the mixture and the swiss roll (section 2.3 of the paper: each digit has its petal or its stretch), and compares codes
+of held-out images with as many draws of the prior: by the permutation test of the energy distance (Szekely & Rizzo
+2004, "Testing for equal distributions in high dimension"; 999 permutations; for equal sets p is above 0.05 in 95 % of
+cases), and by the accuracy of the classifier two-sample test, by fit_ratio, with its 99 % interval, which holds 0.5 for
+equal sets. Runs that are there already are not trained again. What follows the options goes to every run.
 """
 
 from __future__ import annotations
