@@ -22,7 +22,7 @@ from advgen.data.places import Place, remote_of
 from advgen.data.points import SETS, PointStream
 from advgen.data.stream import ImageStream, NumberedStream, Stream
 from advgen.errors import UserError
-from advgen.evaluation import Evaluator, RealImages
+from advgen.evaluation import Evaluator, RealImages, Told
 from advgen.game import Game, ImageSpec, Progress, check_game, sampling_networks
 from advgen.metrics import MetricFiles
 from advgen.metrics.config import EvaluationConfig
@@ -41,9 +41,10 @@ from advgen.runtime.run_folder import RunFolder, provenance
 from advgen.runtime.tracking import Mirrors, Subject, open_mirror
 from advgen.runtime.world import World
 from advgen.seeds import key_of
+from advgen.setting import Inspection, Reading, Setting
 from advgen.strict_config import dump_yaml, plain
 from advgen.timeline import Timeline
-from advgen.trainer import Reading, Setting, Trainer
+from advgen.trainer import Trainer
 
 # A game is one folder, one line here, its configuration in advgen.config.Recipe, and a recipe.
 GAMES = {
@@ -179,8 +180,15 @@ def _points(recipe: Recipe) -> PointStream:
     return PointStream(data.points.kind, seed=recipe.seed, labelled=data.classes > 0)
 
 
-def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
+def build_trainer(
+    recipe: Recipe, told: Told = lambda record, known: None, stop: Callable[[], bool] = lambda: False
+) -> tuple[Trainer, World]:
     """Everything that training needs; the run folder is made.
+
+    Args:
+        recipe: says what is trained.
+        told: is called with each record of an evaluation within the training, on the first rank.
+        stop: whether such an evaluation is to end before its time.
 
     Raises:
         UserError: missing shards, a folder that is no run's, a batch that the ranks do not divide.
@@ -205,7 +213,11 @@ def build_trainer(recipe: Recipe) -> tuple[Trainer, World]:
     subject = Subject(folder.path, recipe.name, plain(recipe))
     mirror = open_mirror(recipe.tracking, subject) if world.main else Mirrors({})
     reading = Reading(data.read_threads, data.read_workers, data.bad_samples)
-    setting = Setting(recipe.training, recipe.seed, reading, spec_of(recipe), about, begins_with)
+    inspection, every = None, recipe.evaluation.every_kimg
+    if every is not None and recipe.evaluation.metrics:
+        evaluator = build_evaluator(recipe, folder, world=world)
+        inspection = Inspection(every, lambda: evaluator.look(told, stop))
+    setting = Setting(recipe.training, recipe.seed, reading, spec_of(recipe), about, begins_with, inspection)
     return Trainer(game, stream, world, folder, mirror, setting), world
 
 

@@ -43,6 +43,7 @@ _FREE = (
     "training",
     "evaluation",
     "tracking",
+    "compare_with",
 )
 _BINDING = ("training.precision",)
 
@@ -70,6 +71,9 @@ class Recipe:
     """W&B and TensorBoard."""
     init_from: str | None = None
     """RUN@NIMG: begin with the weights and averages of a run folder's checkpoint, and nothing else of it."""
+    compare_with: tuple[str, ...] = ()
+    """Run folders, folders of some, or patterns (runs/baseline-*): the report stage also writes compare.html, which
+    sets the run against them."""
     runs: str = "runs"
     """Folder in which run folders lie."""
 

@@ -159,6 +159,11 @@ class Evaluator:
         names = bytes_of_first(names.encode(), self._ranks).decode()
         return [self.folder.checkpoints / name for name in names.split()]
 
+    def look(self, told: Told, stop: Callable[[], bool] = lambda: False) -> None:
+        """Take every metric of the newest checkpoint, and keep no networks of it; a collective."""
+        self.run(told, self.checkpoints("latest"), stop)
+        self._held = None
+
     def run(
         self, told: Told, checkpoints: Sequence[Path], stop: Callable[[], bool] = lambda: False, repeats: int = 1
     ) -> list[Record]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from advgen.data.loader import Loader
 from advgen.data.parts import Replaced
 from advgen.data.stream import Stream
 from advgen.errors import AgreedError, UserError
-from advgen.game import Batch, Game, ImageSpec, Phase, Progress, check_game, sampling_networks
+from advgen.game import Batch, Game, Phase, Progress, check_game, sampling_networks
+from advgen.journal import Journal
 from advgen.pictures import Pictures
 from advgen.runtime.checkpoint import (
     Checkpoint,
     StoredMoments,
-    lasting_checkpoints,
     latest_checkpoint,
     name_of,
     newest_whole,
@@ -33,60 +32,23 @@ from advgen.runtime.checkpoint import (
     restore_networks,
     sweep,
 )
-from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engine import Engine, Moments, NoMoments, Piece
 from advgen.runtime.engines import build_engines, close_engines, collect_state, prepare
 from advgen.runtime.faults import GRACE_SECONDS, Watchdog
-from advgen.runtime.history import shown
 from advgen.runtime.preemption import StopRequest
 from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.saver import Saver
-from advgen.runtime.tracking import JsonLines, Mirror
+from advgen.runtime.tracking import Mirror
 from advgen.runtime.transfer import Transfer
 from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
+from advgen.setting import Setting
 from advgen.timeline import Timeline
 from advgen.turns import NotFinite, Step, Table, averages_of
 from advgen.watch import Status, Watch
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How batches are read ahead.
-
-    Attributes:
-        threads: that read, where no processes do.
-        workers: processes that read; 0 for threads.
-        bad_samples: samples that may be replaced before the run stops.
-    """
-
-    threads: int
-    workers: int
-    bad_samples: int
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a trainer needs besides the game.
-
-    Attributes:
-        config: hardware, logging, checkpoints.
-        seed: of all noise.
-        reading: how batches are read ahead.
-        spec: what the data provides.
-        about: identifies the method and the data; a checkpoint with another one is refused.
-        begins_with: loads another run's weights into networks and averages; None: as initialised.
-    """
-
-    config: TrainingConfig
-    seed: int
-    reading: Reading
-    spec: ImageSpec
-    about: Mapping[str, Any]
-    begins_with: Callable[[Mapping[str, nn.Module]], None] | None = None
 
 
 class Diverged(AgreedError):
@@ -101,7 +63,7 @@ class Trainer:
     ) -> None:
         check_game(game)
         check_setting(game, setting.config, world.size)
-        self.game, self.stream, self.world, self.folder, self.mirror = game, stream, world, folder, mirror
+        self.game, self.stream, self.world, self.folder = game, stream, world, folder
         self.setting, self.config = setting, setting.config
         self.timeline = Timeline(game.phases)
         self.clock = Clock()
@@ -114,9 +76,9 @@ class Trainer:
         self.averages = {average.name: network for average, network in averages}
         prepare(game, self.config)
         self._table = Table(self.networks, averages, world, self.config, setting.seed, dtype, setting.spec.classes > 0)
-        self._pictures = Pictures(game, stream, self._table, setting.spec, folder.samples)
+        pictures = Pictures(game, stream, self._table, setting.spec, folder.samples)
+        self.journal = Journal(folder, mirror, pictures, self.config.sample_columns, world.main)
         self._saver = Saver(folder, world, self.config)
-        self._logs: dict[str, JsonLines] = {}
         self._busy = Stopwatch()
         self._bad: set[str] = set()  # places of samples that were replaced, in all phases
 
@@ -140,7 +102,7 @@ class Trainer:
             Watchdog(
                 limit + GRACE_SECONDS,
                 f"{self.folder.path}: rank {self.world.rank}",
-                lambda text: self.mirror.alert("stalled", text),
+                lambda text: self.journal.mirror.alert("stalled", text),
             ) as self._watchdog,
         ):
             place = (self.world.rank, self.world.size, platform.node(), self.world.device)
@@ -150,22 +112,20 @@ class Trainer:
                 while not self.timeline.done(self.clock):
                     if not self._play_phase(watch, stop):
                         return False
-                self.mirror.alert("finished", f"{self.folder.path}: {self.clock.nimg} images")
+                self.journal.mirror.alert("finished", f"{self.folder.path}: {self.clock.nimg} images")
                 return True
             except Exception as error:
                 _log.exception("rank %d ends at step %d", self.world.rank, self.clock.step)
-                self.mirror.alert("not finite" if isinstance(error, Diverged) else "failed", str(error))
+                self.journal.mirror.alert("not finite" if isinstance(error, Diverged) else "failed", str(error))
                 raise
             finally:
-                for log in self._logs.values():
-                    log.close()
+                self.journal.close()
 
     def _open(self, watch: Watch) -> None:
         """Go on from the newest checkpoint whose checksums hold, or write one of the beginning."""
         name = ""
+        self.journal.open()
         if self.world.main:
-            names = ("log.jsonl", "samples/index.jsonl")
-            self._logs = {name: JsonLines(self.folder.path / name) for name in names}
             sweep(self.folder.checkpoints)
             found, wrong = newest_whole(self.folder.checkpoints)
             for text in wrong:
@@ -177,18 +137,16 @@ class Trainer:
         if name:
             path = self.folder.checkpoints / name
             self._restore(read_checkpoint(path, verify=False))
-            self.mirror.catch_up()
+            self.journal.mirror.catch_up()
             watch.resumed(path)
             _log.info("goes on from %s", path)
             return
-        for log in self._logs.values():
-            log.cut(0)
+        self.journal.cut(None)
         if self.setting.begins_with is not None:
             self.setting.begins_with({**self.networks, **self.averages})
         else:
             self._begin()
-        if self.world.main:
-            self.mirror.picture("reals", self._pictures.reals(), self.clock.nimg)
+        self.journal.draw_reals(self.clock)
         self._draw(self.timeline.at_start_of(0), "start")
         self._save({}, ended=-1)
 
@@ -215,18 +173,18 @@ class Trainer:
                     self._maintain(before.nimg, engines, asked)
                 if asked and self.clock.phase == index:
                     self._written()
-                    self._show_checkpoints()
+                    self.journal.show_checkpoints()
                     return False
         self._conclude(index)
         pieces = collect_state(engines.values())
-        self._log({"kind": "phase", "event": "end"}, phase)
+        self.journal.log({"kind": "phase", "event": "end"}, self.clock, phase)
         self._draw(self.timeline.at_end_of(index), "end")
         self._save(pieces, ended=index)
         del step, pieces
         close_engines(engines, self.world)
         if asked or self.timeline.done(self.clock):
             self._written()
-            self._show_checkpoints()
+            self.journal.show_checkpoints()
         return not asked or self.timeline.done(self.clock)
 
     def _begin(self) -> None:
@@ -292,7 +250,9 @@ class Trainer:
         except NotFinite as error:
             raise self._diverged(str(error)) from None
         if bad := [player for player, count in step.skipped.items() if count]:
-            self.mirror.alert("not finite", f"{self.folder.path}: updates of {bad} at step {self.clock.step} left out")
+            self.journal.mirror.alert(
+                "not finite", f"{self.folder.path}: updates of {bad} at step {self.clock.step} left out"
+            )
         return scalars
 
     # -- what is left behind --------------------------------------------------------------------------------------
@@ -306,13 +266,13 @@ class Trainer:
                 values[f"{name}/learning_rate"] = rate.at(progress.nimg)
             # A statistic that is not finite, though all gradients are, is not worth a run: it is logged as none.
             finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-            self._show({"kind": "scalars", "fade": progress.fade, "values": finite}, progress.phase)
+            self.journal.show({"kind": "scalars", "fade": progress.fade, "values": finite}, self.clock, progress.phase)
         if rate := self._busy.reading(every_seconds=2.0):
             reading = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate}
             if self.world.device.type == "cuda":
                 reading["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
             elapsed = {"elapsed_seconds": round(self._busy.total, 3)}
-            self._show({"kind": "rate", **reading, **elapsed}, progress.phase)
+            self.journal.show({"kind": "rate", **reading, **elapsed}, self.clock, progress.phase)
         watch.step(
             Status(
                 self.clock.nimg, self.timeline.total_nimg, progress.phase.name, progress.fade, self._busy.recent_rate
@@ -327,23 +287,8 @@ class Trainer:
             "penalty, under a new name; or let single updates be left out: --on-nonfinite skip:3."
         )
 
-    def _show(self, record: Mapping[str, Any], phase: Phase) -> None:
-        """Log a record, and show it to the trackers."""
-        self._log(record, phase)
-        if values := shown(record):
-            self.mirror.scalars(values, self.clock.nimg)
-
-    def _show_checkpoints(self) -> None:
-        """Tell the trackers of the checkpoints that stay: the newest, and those at phase ends."""
-        if self.world.main:
-            self.mirror.checkpoints(lasting_checkpoints(self.folder.checkpoints))
-
-    def _log(self, record: Mapping[str, Any], phase: Phase | None = None) -> None:
-        if self.world.main:
-            phase = phase or self.timeline.phases[self.clock.phase]
-            place = {"step": self.clock.step, "nimg": self.clock.nimg}
-            about = {"phase": phase.name, "resolution": phase.resolution}
-            self._logs["log.jsonl"].write({"kind": record["kind"], **place, **about, **record})
+    def _log(self, record: Mapping[str, Any]) -> None:
+        self.journal.log(record, self.clock, self.timeline.phases[self.clock.phase])
 
     def _agree(self, stop: StopRequest) -> bool:
         """Whether any rank was asked to stop; ranks agree at every tenth step, one process at every step.
@@ -370,8 +315,15 @@ class Trainer:
         """Samples and checkpoints inside a phase."""
         if self._passed(self.config.sample_kimg, before_nimg):
             self._draw(self.timeline.progress(self.clock), "interval")
-        if asked or self._passed(self.config.checkpoint_kimg, before_nimg):
+        inspection = self.setting.inspection
+        due = inspection is not None and not asked and self._passed(inspection.kimg, before_nimg)
+        if asked or due or self._passed(self.config.checkpoint_kimg, before_nimg):
             self._save(collect_state(engines.values()), ended=None)
+        if inspection is not None and due:
+            self._written()
+            self.world.wait()
+            with self._watchdog.resting():
+                inspection.look()
 
     def _passed(self, kimg: float, before_nimg: int) -> bool:
         return int(self.clock.nimg / (1000 * kimg)) > int(before_nimg / (1000 * kimg))
@@ -393,30 +345,16 @@ class Trainer:
         bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if bad:
             raise self._diverged(f"'{bad[0]}' is not finite at step {self.clock.step} ({self.clock.nimg} images)")
-        lengths = {name: log.sync() for name, log in self._logs.items()}
+        lengths = self.journal.lengths()
         mine = tensors if self.world.main else {}
         self._saver.save(Checkpoint(self.clock, mine, self.setting.about, lengths, ended), pieces)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         restore_networks({**self.networks, **self.averages}, checkpoint.networks)
         self.clock = self.timeline.reopened(checkpoint.clock)
-        for name, log in self._logs.items():
-            log.cut(checkpoint.logs[name])
+        self.journal.cut(checkpoint.logs)
 
     def _draw(self, progress: Progress, event: str) -> None:
-        """A grid of samples from the fixed latents."""
-        if not self.world.main:
-            return
-        networks = sampling_networks(self.game, self.networks, self.averages)
-        name = f"{self.clock.nimg:012d}{'-start' if event == 'start' else ''}"
-        path = self._pictures.draw(networks, progress, name)
-        if path is None:
-            return
-        record = {"nimg": self.clock.nimg, "phase": progress.phase.name, "resolution": progress.phase.resolution}
-        columns = {"columns": self.config.sample_columns, "event": event}
-        self._logs["samples/index.jsonl"].write({**record, "file": path.name, **columns})
-        self.mirror.picture("samples", path, self.clock.nimg)
-        for kind, of_reals in self._pictures.of_reals(networks, progress, name).items():
-            picture = {"kind": "picture", "name": kind, "file": f"{self.folder.samples.name}/{of_reals.name}"}
-            self._log(picture, progress.phase)
-            self.mirror.picture(kind, of_reals, self.clock.nimg)
+        if self.world.main:
+            networks = sampling_networks(self.game, self.networks, self.averages)
+            self.journal.draw(networks, progress, self.clock, event)

@@ -19,6 +19,7 @@ from advgen.runtime.slurm import adopt_task
 from advgen.strict_config import YamlText, parse, plain, read_yaml
 from pipelines import evaluate_images
 from pipelines.ranks import among_ranks
+from pipelines.telling import figure, tell
 from pipelines.terminal import Counting, console
 
 if TYPE_CHECKING:
@@ -189,24 +190,3 @@ class _Telling:
         """Send or store what is left."""
         if self._mirror is not None:
             self._mirror.close()
-
-
-def tell(record: Record, before: bool) -> None:
-    """Print a record."""
-    known = " (known)" if before else ""
-    error = record.get("standard_error")
-    within = "" if error is None else f" ± {figure(error)}"
-    console.print(
-        f"{record['name']} {record['moment']:<10} {record['phase']:<14} {record['nimg'] / 1000:8.1f} kimg "
-        f"{figure(record['value']):>10}{within}{known}"
-    )
-    if by_class := record.get("per_class"):
-        figures = (f"{label}: {'-' if value is None else figure(value)}" for label, value in enumerate(by_class))
-        console.print(f"  by class  {', '.join(figures)}")
-    if parts := record.get("parts"):
-        console.print(f"  mean of  {', '.join(f'{part}: {figure(value)}' for part, value in parts.items())}")
-
-
-def figure(value: float) -> str:
-    """Shares with four digits, distances of hundreds with two."""
-    return f"{value:.{2 if abs(value) >= 10 else 4}f}"

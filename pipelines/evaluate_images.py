@@ -70,7 +70,7 @@ def _compare(
 ) -> None:
     from advgen.build import build_comparison, evaluation_world, open_shards
     from advgen.data.image_folder import ImageFolder
-    from pipelines.evaluate import tell
+    from pipelines.telling import tell
 
     reference = open_shards(given.reference)
     if kind == "folder":

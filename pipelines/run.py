@@ -87,12 +87,12 @@ def main(argv: list[str]) -> int:
                 lambda: _evaluate(recipe, folder),
             )
         if "report" in which:
-            measured = sha256(folder.metrics) if folder.metrics.is_file() else None
+            others = _others(recipe)
             _stage(
                 stages,
                 "report",
-                {"log": sha256(folder.log), "metrics": measured, "config": sha256(folder.config)},
-                lambda: _report(folder),
+                {**_read_of(folder), "compared": {str(other.path): _read_of(other) for other in others}},
+                lambda: _report(folder, others),
             )
     except Stopped as stopped:
         return stopped.code
@@ -221,7 +221,30 @@ def _share(recipe: Recipe, folder: RunFolder, share: tuple[int, int]) -> int:
     return evaluate(quiet, folder, How(share=share))
 
 
-def _report(folder: RunFolder) -> Iterable[Path]:
+def _others(recipe: Recipe) -> list[RunFolder]:
+    """The runs that the recipe's own is set against."""
+    if not recipe.compare_with:
+        return []
+    from advgen.report.compare_data import places
+
+    found = [path for path in places(recipe.compare_with) if path.resolve() != recipe.folder.resolve()]
+    return [RunFolder(path) for path in found]
+
+
+def _read_of(folder: RunFolder) -> dict[str, str | None]:
+    """Hashes of what a report reads of a run."""
+    files = {"log": folder.log, "metrics": folder.metrics, "config": folder.config}
+    return {name: sha256(path) if path.is_file() else None for name, path in files.items()}
+
+
+def _report(folder: RunFolder, others: list[RunFolder]) -> Iterable[Path]:
     from advgen.report import write_report
 
-    return [write_report(folder.path)]
+    written = [write_report(folder.path)]
+    if others:
+        from advgen.report.compare_data import compare, read_runs
+        from advgen.report.comparison import write_comparison
+
+        read, notes = read_runs([folder.path, *(other.path for other in others)])
+        written += write_comparison(compare(read, notes), folder.path / "compare.html")
+    return written

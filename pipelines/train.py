@@ -9,6 +9,7 @@ from pathlib import Path
 from advgen.config import Recipe, load_recipe
 from advgen.runtime.slurm import adopt_task
 from pipelines.ranks import among_ranks
+from pipelines.telling import tell
 from pipelines.terminal import TrainingBar, console
 
 DESCRIPTION = """Train a recipe's game; if its run folder has a checkpoint, go on from there.
@@ -68,7 +69,7 @@ def _train(recipe: Recipe) -> int:
     from advgen.runtime.preemption import StopRequest
 
     with StopRequest(recipe.training.max_minutes) as stop:
-        trainer, world = build_trainer(recipe)
+        trainer, world = build_trainer(recipe, tell, lambda: stop.asked)
         if world.main:  # a launcher that started fewer processes than one meant should not go unseen
             processes = f"{world.size} processes" if world.size > 1 else "1 process"
             console.print(f"{recipe.folder}: training on {world.device.type}, {processes}")
@@ -78,9 +79,9 @@ def _train(recipe: Recipe) -> int:
                 finished = trainer.run(bar, stop)
             code = 0 if finished else stop.exit_code
             if not finished and not stop.by_person:
-                trainer.mirror.preempting()
+                trainer.journal.mirror.preempting()
         finally:
-            trainer.mirror.close(code)
+            trainer.journal.mirror.close(code)
         world.close()  # only where all went well: after an error the other ranks are elsewhere, and waiting would hang
         if world.main:
             nimg = trainer.clock.nimg

@@ -26,7 +26,6 @@ from advgen.clock import Clock  # noqa: E402
 from advgen.config import load_recipe  # noqa: E402
 from advgen.runtime.engine import NoMoments  # noqa: E402
 from advgen.runtime.engines import build_engines, collect_state  # noqa: E402
-from advgen.runtime.tracking import JsonLines  # noqa: E402
 from tests.distributed.runs import make_shards  # noqa: E402
 
 TIMES = 5
@@ -56,7 +55,7 @@ def main() -> None:
             for parameter in engine.parameters.values():
                 parameter.grad = torch.zeros_like(parameter)
             engine.update(0.0)
-        trainer._logs = {name: JsonLines(trainer.folder.path / name) for name in ("log.jsonl", "samples/index.jsonl")}
+        trainer.journal.open()
         alone = multiplications(3.0)
         stalls, written, beside = [], [], []
         for number in range(TIMES):
@@ -71,8 +70,7 @@ def main() -> None:
                 raise trainer._saver.failure
         newest = max((trainer.folder.checkpoints).glob("0*"))
         size = sum(path.stat().st_size for path in newest.iterdir())
-        for log in trainer._logs.values():
-            log.close()
+        trainer.journal.close()
     print(
         f"torch {torch.__version__}, 1 thread; checkpoint of {size / 1e6:.0f} MB, {TIMES} times: training stands still "
         f"for {statistics.median(stalls):.2f} s (at most {max(stalls):.2f}); whole after "

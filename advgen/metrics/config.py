@@ -30,6 +30,9 @@ class EvaluationConfig:
     held_out_samples: int | None = None
     """Held-out images for the real-versus-real floor, and to be encoded or classified; null for as many as samples, or
     all there are."""
+    every_kimg: float | None = None
+    """While a run is trained: at every so many kimg it writes a checkpoint, and all its processes evaluate that before
+    they go on. Null: only afterwards, or beside it by `advgen evaluate --watch`."""
     weights: Literal["average", "raw"] = "average"
     """Whether moving averages stand in for the networks they follow."""
     seed: int = 0
@@ -79,6 +82,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.samples < 2 or self.batch_size < 1 or (self.threads is not None and self.threads < 1):
             raise ValueError("samples must be at least 2, batch_size and threads at least 1")
+        if self.every_kimg is not None and self.every_kimg <= 0:
+            raise ValueError("every_kimg must be positive")
         if self.judge_images is not None and self.judge_images < 1:
             raise ValueError("judge_images must be at least 1")
         if self.kernel_subsets < 1 or self.kernel_subset_size < 2:

@@ -13,7 +13,7 @@ import yaml
 Settings = Mapping[str, Any]
 """A resolved recipe by dotted names."""
 
-_NAMES = ("name", "runs")
+_NAMES = ("name", "runs", "compare_with")
 _ASIDE = ("seed", "training", "evaluation", "tracking", "data.read_threads", "data.read_workers", "data.cache_mib")
 _NAMING, _LONGEST = 3, 60  # settings and letters in the name of a group
 _METHOD = ("training.precision", "training.tf32")

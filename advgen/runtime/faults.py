@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch.distributed as dist
 
@@ -64,6 +66,15 @@ class Watchdog:
     def beat(self) -> None:
         """All is well."""
         self._last = time.monotonic()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """No step is expected meanwhile."""
+        self._last = math.inf
+        try:
+            yield
+        finally:
+            self.beat()
 
     def _watch(self) -> None:
         while not self._ended.wait(min(self._limit / 10, 5.0)):

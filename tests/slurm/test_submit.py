@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     """Shards, training by ZeRO on two nodes, evaluation and report, twice: left alone, and preempted while training.
 
-    The second time the evaluation is a job array of three tasks; the figures are the same, each there once.
+    The second time the evaluation is a job array of three tasks; the figures are the same, each there once. Its report
+    sets the two runs against one another.
     """
     stages = ["shard", "train", "evaluate", "report"]
     quiet = write_recipe(place.folder / "quiet.yaml", name="quiet", **CHANGES)
@@ -43,7 +44,7 @@ def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     assert place.advgen("status", "runs/quiet").count(" done") == 4
     assert submitted(place.advgen("submit", quiet.name, "--cluster", "here.yaml")) == []
 
-    hurt = write_recipe(place.folder / "hurt.yaml", name="hurt", **CHANGES)
+    hurt = write_recipe(place.folder / "hurt.yaml", name="hurt", compare_with=["runs/quiet"], **CHANGES)
     (place.folder / "shared.yaml").write_text(SETTINGS + "evaluate_tasks: 3\n")
     place.advgen("submit", hurt.name, "--cluster", "shared.yaml")
     jobs = place.jobs("hurt")
@@ -57,6 +58,7 @@ def test_the_whole_chain_with_a_preemption_in_the_middle(place: Place) -> None:
     assert "restart 1," in log and "going on from runs/hurt/checkpoints/" in log
     same(place.folder / "runs/quiet", place.folder / "runs/hurt")
     assert figures(place.folder / "runs/hurt") == figures(place.folder / "runs/quiet")
+    assert "quiet" in (place.folder / "runs/hurt/compare.html").read_text()
     told = place.advgen("status", "runs/hurt")
     assert f"evaluate  job {jobs['evaluate']:<8} done  3 of 3 tasks done" in told and told.count(" done") == 5
     tasks = [place.folder / "runs/hurt/launch" / f"evaluate-{jobs['evaluate']}_{task}.log" for task in range(3)]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from advgen.config import load_recipe, method_of
 from advgen.data.config import FolderImages, PairedImages
 from advgen.data.shards import load_manifest
 from advgen.errors import UserError
+from advgen.runtime.run_folder import RunFolder
 from pipelines import run
 from tests.helpers import tiny_recipe, tiny_shards, write_images
 from tests.unit.data.servers import serving
+from tests.unit.report.runs import make_small_run, metric
 
 
 @pytest.fixture
@@ -49,6 +53,25 @@ def test_remote_shards_are_read_and_never_written(tmp_path: Path, stages: dict[s
         made = {"shards": address, "images": {"kind": "folder", "path": str(tmp_path)}}
         with pytest.raises(UserError, match="only written to folders of this machine"):
             run.main([str(tiny_recipe(tmp_path, data={"train": made, "remote": remote}))])
+
+
+def test_the_report_sets_a_run_against_those_that_the_recipe_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("ours", 3.0), ("base-1", 4.0), ("base-2", 5.0)):
+        make_small_run(Path("runs") / name, metrics=[metric(value)])
+    tiny = load_recipe(tiny_recipe(tmp_path))
+    recipe = replace(tiny, name="ours", runs="runs", compare_with=("runs/base-*", "runs/ours"))
+    others = run._others(recipe)
+    assert [each.path for each in others] == [Path("runs/base-1"), Path("runs/base-2")]
+    assert method_of(recipe) == method_of(replace(recipe, compare_with=()))
+    ours = RunFolder(recipe.folder)
+    assert list(run._report(ours, others)) == [Path("runs/ours/report.html"), Path("runs/ours/compare.html")]
+    assert all(name in (ours.path / "compare.html").read_text() for name in ("ours", "base-1", "base-2"))
+    assert list(run._report(ours, [])) == [Path("runs/ours/report.html")]
+    with pytest.raises(UserError, match="names no run folder"):
+        run._others(replace(recipe, compare_with=("runs/gone",)))
 
 
 def test_whatever_images_are_made_from_counts(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Notes:
 def train(folder: Path, mirrors: Mapping[str, Callable[[], Notes]], **game: float) -> bool:
     recipe = load_recipe(tiny_recipe(folder, game={**SHORT, **game}))
     trainer, world = build_trainer(recipe)
-    trainer.mirror = Mirrors(mirrors)
+    trainer.journal.mirror = Mirrors(mirrors)
     with StopRequest() as stop, TrainingBar(quiet=True) as bar:
         finished = trainer.run(bar, stop)
     world.close()

@@ -21,7 +21,7 @@ from advgen.metrics.ranks import Alone
 from advgen.metrics.reals import Reals
 from advgen.metrics.records import Records, read_records
 from advgen.metrics.two_sample import TwoSample, principal
-from pipelines.evaluate import tell
+from pipelines.telling import tell
 
 
 class Pixels:
