@@ -129,6 +129,9 @@ class Watched:
                     self.pushed.add(name)
         return outcome
 
+    def weight_norm(self) -> Tensor:
+        return self.engine.weight_norm()
+
     def update(self, learning_rate: float) -> Update:
         before = {name: p.detach().clone() for name, p in parameters(self.networks)}
         update = self.engine.update(learning_rate)
