@@ -79,6 +79,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_settings_that_change_nothing_but_memory(place: Path, variant: str) -> None:
     name = variant.replace(" ", "-").replace(",", "")

@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-QUICK = ("wgan-gp, the whole batch as one group", "r1, groups within a rank")
+QUICK = ("r1, groups within a rank",)
 
 
 def cases() -> list[Any]:

@@ -93,6 +93,7 @@ def test_a_loss_that_is_not_finite_alerts(tmp_path: Path) -> None:
     assert notes.alerts == ["not finite"]
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tiny_recipe(tmp_path, game=SHORT)
     assert main(["train", str(recipe)]) == 0
