@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from advgen.files import sha256
 from tests.distributed.runs import (
     LABELLED,
     advgen,
@@ -23,6 +24,7 @@ from tests.distributed.runs import (
     write_recipe,
 )
 from tests.games.test_resume import GAME_SETTINGS
+from tests.unit.metrics.random_inception import write_random_inception
 
 METRICS = ["fd_lite0", "precision", "recall", "density", "coverage", "ms_ssim", "recognised"]
 CLASSES = {**GAME_SETTINGS["cgan"], "total_kimg": 0.008, "rampdown_kimg": 0.0, "critic_repeats": 1}
@@ -86,6 +88,24 @@ def test_any_number_of_processes_and_any_batch_makes_the_same_figures(place: Pat
     assert {record["name"] for record in alone} == set(METRICS) and len(alone) == 2 * len(METRICS)
     for batch, launcher in ((1, ()), (7, torchrun(2)), (64, torchrun(4)), (100, torchrun(2))):
         same(taken(place, batch, launcher), alone)
+
+
+@pytest.mark.slow
+def test_fid_itself_is_the_same_on_any_number_of_processes(place: Path) -> None:
+    """With random weights; the reference's statistics are computed by four processes and read by the one."""
+    write_random_inception(place / "weights.pth")
+    found: list[list[dict[str, Any]]] = []
+    for batch, launcher in ((7, torchrun(4)), (64, ())):
+        (place / "runs/c/metrics.jsonl").unlink(missing_ok=True)
+        flags = ("--latest", "--metrics", "fid", "--samples", "70", "--batch-size", str(batch))
+        command = [sys.executable, *launcher, "-m", "tests.distributed.any_inception", "evaluate", "runs/c", *flags]
+        command += ["--inception-weights", "weights.pth"]
+        done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        found.append(records(place))
+    assert [record["name"] for record in found[0]] == ["fid", "fid"]
+    assert found[0][1]["protocol"]["extractor"]["weights_sha256"] == sha256(place / "weights.pth")
+    same(*found)
 
 
 @pytest.mark.slow
