@@ -14,7 +14,7 @@ test: ## the quick tests
 	@./scripts/test.sh
 
 test-long: ## the tests that take minutes
-	@./scripts/test.sh -m slow
+	@./scripts/test.sh -m "slow or long"
 
 lint: setup ## ruff and the import laws
 	.venv/bin/ruff check .

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests, without those marked slow. Arguments go to pytest: scripts/test.sh -k fid, scripts/test.sh -n 0 -x.
+# The tests, without those marked slow or long. Arguments go to pytest: scripts/test.sh -k fid, scripts/test.sh -n 0 -x.
 set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."

@@ -90,7 +90,7 @@ def test_any_number_of_processes_and_any_batch_makes_the_same_figures(place: Pat
         same(taken(place, batch, launcher), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fid_itself_is_the_same_on_any_number_of_processes(place: Path) -> None:
     """With random weights; the reference's statistics are computed by four processes and read by the one."""
     write_random_inception(place / "weights.pth")
