@@ -6,7 +6,9 @@ import csv
 import fcntl
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from advgen.report.compare_curves import curves_of
 from advgen.report.compare_data import Comparison, compare, places, read_runs
 from advgen.report.comparison import write_comparison
 from advgen.report.data import read_run
-from advgen.report.remote_data import run_of
+from advgen.report.remote_data import joined, run_of
 from advgen.report.settings import group_names
 from advgen.report.thumbnails import MOST_BYTES, pictures_of
 from tests.unit.report.runs import make_small_run, metric
@@ -185,19 +187,42 @@ def test_groups_of_mixed_origin_are_told(tmp_path: Path):
     assert "share a seed" in notes
 
 
-def test_a_run_of_wandb_has_curves_and_metrics_without_protocol(tmp_path: Path):
-    class Remote:
-        id, name = "1a2b", "mine"
+class Remote:
+    """A run as W&B's API gives it, with the configuration that `advgen` sends."""
 
-        def __init__(self) -> None:
-            self.config = {"seed": 3, "game": {"kind": "gan"}, "_wandb": {}}
+    def __init__(self, identity: str, **config: Any) -> None:
+        session = {"device": "cuda:0", "world_size": 2, "started": identity}
+        self.id, self.name = identity, "mine"
+        self.config = {"game": {"kind": "gan"}, "run": session, "_wandb": {}, **config}
 
-        def scan_history(self):
-            yield {"nimg": 500, "_runtime": 5.0, "player/loss": 2.0, "speed/images_per_second": 100.0, "fid/32": None}
-            yield {"nimg": 1000, "_runtime": 10.0, "player/loss": "NaN", "fid/32": 9.0, "samples": {"_type": "image"}}
+    def scan_history(self) -> Iterator[dict[str, Any]]:
+        raise AssertionError
 
-    run = run_of(Remote())
-    assert (run.nimg, run.seconds, run.curves["player/loss"].count) == (1000, 10.0, 1)
+
+TRAINED: list[dict[str, Any]] = [
+    {"nimg": 500, "_runtime": 1.0, "player/loss": 2.0, "speed/images_per_second": 100.0, "fid/32": None},
+    {"nimg": 1000, "_runtime": 1.1, "player/loss": "NaN", "speed/images_per_second": 50.0, "samples": {"_type": "x"}},
+]
+MEASURED: list[dict[str, Any]] = [
+    {"nimg": 1000, "_runtime": 900.0, "fid/32": 9.0},
+    {"nimg": 500, "_runtime": 990.0, "fid/32": 11.0},
+]
+
+
+def test_a_run_of_wandb_is_one_with_its_evaluation_and_seeds_are_grouped(tmp_path: Path):
+    evaluation = Remote("1a-e", seed=3, training_run="1a")
+    remotes = [(evaluation, MEASURED), (Remote("1a", seed=3), TRAINED), (Remote("2b", seed=4), TRAINED)]
+    run, other = joined(remotes)
+    assert (run.nimg, run.seconds, run.curves["player/loss"].count) == (1000, 15.0, 1)
+    assert [metric.value for metric in run.metrics] == [9.0, 11.0] and not other.metrics
+    comparison = compare([(run, None), (other, None)])
+    assert comparison.groups == ["all runs"] and comparison.differing == ["seed"]
+    assert comparison.runs[0].cost.device_hours == pytest.approx(30 / 3600)
+    assert [each.folder.name for each in joined(remotes[:1])] == ["mine-1a-e"]
+
+
+def test_a_run_of_wandb_has_metrics_without_protocol(tmp_path: Path):
+    run = run_of(Remote("1a", seed=3), [*TRAINED, *MEASURED])
     local = make_small_run(tmp_path / "a", metrics=[metric(10.0)])
     comparison = compare([(run, None), (read_run(local), None)])
     assert [contest.title for contest in comparison.contests] == ["fid [1]", "fid [2]"]
