@@ -113,7 +113,7 @@ def places(words: Sequence[str]) -> list[Path]:
     Raises:
         UserError: a word names none.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for word in words:
         named = [Path(word)] if Path(word).exists() else [Path(path) for path in sorted(glob(word, recursive=True))]
         runs = [run for path in named for run in find_runs(path)]
@@ -122,8 +122,9 @@ def places(words: Sequence[str]) -> list[Path]:
                 f"{word}: names no run folder, and no folder that holds one. Name folders that training has made, "
                 "such as runs/NAME, or all of them: runs."
             )
-        found |= dict.fromkeys(runs)
-    return list(found)
+        for run in runs:
+            found.setdefault(run.resolve(), run)  # by two names it would be two seeds
+    return list(found.values())
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[tuple[Run, RunState | None]], list[str]]:

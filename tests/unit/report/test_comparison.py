@@ -136,6 +136,8 @@ def test_words_name_runs_folders_of_runs_and_patterns(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert [path.name for path in places(["runs"])] == ["a1", "a2", "b"]
     assert [path.name for path in places(["runs/a*", "runs/b", "runs/a1"])] == ["a1", "a2", "b"]
+    (tmp_path / "link").symlink_to("runs/b")
+    assert places(["runs/a1", str(tmp_path / "runs" / "a1"), "runs/b", "link"]) == [Path("runs/a1"), Path("runs/b")]
     for nothing in ("gone", "runs/c*", "runs/a1/samples"):
         with pytest.raises(UserError, match=r"names no run folder"):
             places([nothing])
