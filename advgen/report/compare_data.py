@@ -75,7 +75,7 @@ class Contest:
         title: short, that no other figure has.
         differs: in what it differs from others of its name; empty for the only one.
         samples: by group, the best first.
-        judgements: of all groups but the first.
+        judgements: of all groups but the first; none where it is not known which values are good.
     """
 
     figure: Figure
@@ -163,7 +163,7 @@ def _contest(figure: Figure, title: str, differs: str, runs: Sequence[Compared])
         if (value := run.final(figure)) is not None:
             members.setdefault(run.group, []).append(value)
     samples = ranked(figure, [Sample(group, tuple(values)) for group, values in members.items()])
-    return Contest(figure, title, differs, samples, judge(samples))
+    return Contest(figure, title, differs, samples, judge(samples) if figure.better else [])
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -42,7 +42,7 @@ def sentences(contest: Contest) -> list[str]:
     if rest and not first.beyond:
         names = ", ".join(each.group for each in rest[:6]) + (", …" if len(rest) > 6 else "")
         said.append(f"Beyond the noise it is better than {names}.")
-    if kimg_range(best) != kimg_range(second):
+    if len({*best.kimg, *second.kimg}) > 1:
         said.append(f"They were measured at {kimg_range(best)} and {kimg_range(second)} kimg.")
     return said
 
