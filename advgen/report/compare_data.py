@@ -145,7 +145,9 @@ def compare(read: Sequence[tuple[Run, RunState | None]], notes: Sequence[str] = 
     """Set runs against one another."""
     names = _names([run.folder for run, _ in read])
     settings = [settings_of(run.config) for run, _ in read]
-    groups = group_names([method_of(each) for each in settings], names)
+    # A recipe that cannot be read says of no other run that it differs in nothing but the seed.
+    methods = [method_of(each) or {"config.yaml": name} for each, name in zip(settings, names, strict=True)]
+    groups = group_names(methods, names)
     runs = [
         Compared(run, name, group, own, state, _cost(run), histories(run.metrics), symptoms_of(run))
         for (run, state), name, group, own in zip(read, names, groups, settings, strict=True)
@@ -205,5 +207,5 @@ def _notes(runs: Sequence[Compared]) -> list[str]:
         if len(set(map(str, seeds))) < len(seeds):
             notes.append(f"Several runs of the group “{group}” share a seed, and are no independent repetitions.")
     if any(not run.settings for run in runs):
-        notes.append("Some runs have a config.yaml that cannot be read: their settings are not compared.")
+        notes.append("Some runs have a config.yaml that cannot be read: each is a group of its own.")
     return notes

@@ -30,7 +30,7 @@ def header_of(comparison: Comparison) -> list[str]:
 def row_of(comparison: Comparison, run: Compared) -> list[Cell]:
     """One run; None where nothing is known."""
     row: list[Cell] = [run.name, run.group, run.state.state if run.state else None, run.run.nimg / 1000]
-    row += [shown(run.settings[name]) if name in run.settings else None for name in comparison.differing]
+    row += [_setting(run.settings[name]) if name in run.settings else None for name in comparison.differing]
     for contest in comparison.contests:
         final, best = run.final(contest.figure), run.best(contest.figure)
         row += [final.value, _known(final.standard_error), final.nimg / 1000] if final else [None] * 3
@@ -146,6 +146,12 @@ def _cell(text: str) -> str:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _setting(value: Any) -> Cell:
+    """A number as one, so that -0.1 is none of the texts that :func:`_harmless` marks."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if number else shown(value)
 
 
 def _text(value: Any) -> str | None:

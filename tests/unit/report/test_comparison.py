@@ -32,7 +32,7 @@ def comparison_of(*folders: Path) -> Comparison:
 def two(tmp_path: Path) -> Comparison:
     make_small_run(tmp_path / "a", seed=1, settings={"rate": 0.1}, metrics=[metric(10.0, standard_error=0.5)])
     about = {"device": "cpu", "world_size": 1, "commit": None}
-    make_small_run(tmp_path / "b", settings={"rate": 0.2}, metrics=[metric(12.0)], about=about)
+    make_small_run(tmp_path / "b", settings={"rate": -0.2}, metrics=[metric(12.0)], about=about)
     return comparison_of(tmp_path)
 
 
@@ -98,13 +98,13 @@ def test_tables_are_written_by_their_ending(two: Comparison, tmp_path: Path):
     rows = list(csv.DictReader(io.StringIO(paths[1].read_text())))
     assert [(row["run"], row["game.rate"], row["fid"], row["fid standard error"]) for row in rows] == [
         ("a", "0.1", "10.0", "0.5"),
-        ("b", "0.2", "12.0", ""),
+        ("b", "-0.2", "12.0", ""),
     ]
     value = json.loads(paths[2].read_text())
     assert value["metrics"][0]["against_best"] == [
-        {"group": "rate 0.2", "difference": 2.0, "low": None, "high": None, "noise": "unknown", "beyond_noise": None}
+        {"group": "rate -0.2", "difference": 2.0, "low": None, "high": None, "noise": "unknown", "beyond_noise": None}
     ]
-    assert value["runs"][0]["device-hours are"] == "GPU-hours"
+    assert (value["runs"][0]["device-hours are"], value["runs"][0]["game.rate"]) == ("GPU-hours", 0.1)
     markdown = paths[0].read_text()
     assert "| a | rate 0.1 | 0.1 | 1 | 10.00 ± 0.5000 | 10.00 | 1m 40s | 0.0556 GPU-hours | 0b844c3d9f |" in markdown
     assert write_comparison(two, tmp_path / "one.json") == [tmp_path / "one.json"]
@@ -157,7 +157,8 @@ def test_damage_is_told_and_the_rest_is_shown(tmp_path: Path):
     (gone / "samples" / "000500.png").unlink()
     (gone / "samples" / "001000.png").write_text("no picture")
     (gone / "run.json").write_text("{")
-    (make_small_run(tmp_path / "odd") / "config.yaml").write_text("a: [")
+    for name in ("odd", "odder"):
+        (make_small_run(tmp_path / name) / "config.yaml").write_text("a: [")
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.yaml").write_text("name: empty")
@@ -166,8 +167,9 @@ def test_damage_is_told_and_the_rest_is_shown(tmp_path: Path):
         comparison = comparison_of(tmp_path)
         (path,) = write_comparison(comparison, tmp_path / "out.html")
     text = path.read_text()
-    assert [run.name for run in comparison.runs] == ["gone", "odd", "torn"]
-    assert comparison.runs[2].run.curves["player/loss"].count == 5
+    assert [run.name for run in comparison.runs] == ["gone", "odd", "odder", "torn"]
+    assert comparison.runs[1].group != comparison.runs[2].group
+    assert comparison.runs[3].run.curves["player/loss"].count == 5
     for words in (
         "torn: is still being written",
         "gone: samples/index.jsonl: 1 of its images are not in the run folder",
