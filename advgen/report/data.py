@@ -205,6 +205,8 @@ def _read_log(run: Run) -> None:
             continue
         run.nimg = nimg
         _extend(run.spans, record, nimg)
+        if kind == "phase" and record.get("event") == "resume":
+            before, seconds = before + seconds, 0.0  # the new job counts from zero
         if kind == "scalars":
             run.step = as_whole(record.get("step")) or run.step
             fade, phase = as_number(record.get("fade")), str(record.get("phase"))
@@ -223,7 +225,7 @@ def _read_log(run: Run) -> None:
             if rate is not None:
                 run.rate.add(nimg, rate)
             if elapsed is not None and math.isfinite(elapsed):
-                if elapsed < seconds:  # a resumed job that counts from zero
+                if elapsed < seconds:  # resumed where a phase begins, which logs no "resume"
                     before += seconds
                 seconds = elapsed
                 run.elapsed.add(nimg, before + elapsed)
