@@ -40,6 +40,7 @@ def test_groups_are_named_by_what_differs_or_by_their_runs():
     assert group_names([{"game.a": 1}, {"game.a": 1}], ["x", "y"]) == ["all runs", "all runs"]
     assert group_names([{"game.a": 1}, {"game.a": None}], ["x", "y"]) == ["a 1", "a none"]
     assert group_names([{"g.a": 1, "h.a": 1}, {"g.a": 2, "h.a": 2}], ["x", "y"]) == ["g.a 1, h.a 1", "g.a 2, h.a 2"]
+    assert group_names([{"g.a": None}, {"g.a": "none"}], ["x", "y"]) == ["x", "y"]
     one, other = ({f"game.{key}": value for key in "abcd"} for value in (1, 2))
     assert group_names([one, one, other], ["x-seed1", "x-seed2", "y"]) == ["x", "x", "y"]
     assert group_names([one, one, other, other], ["x1", "x2", "x3", "x4"]) == ["x1 …", "x1 …", "x3 …", "x3 …"]
