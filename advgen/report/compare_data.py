@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.errors import UserError
-from advgen.report.data import Run, read_run
+from advgen.report.data import CROSSES, Run, read_run
 from advgen.report.measured import Figure, Value, best_of, finals, histories, titles
 from advgen.report.run_state import RunState, find_runs, state_of
 from advgen.report.settings import differing, group_names, method_of, settings_of
@@ -191,7 +191,12 @@ def _cost(run: Run) -> Cost:
 
 
 def _notes(runs: Sequence[Compared]) -> list[str]:
-    notes = [f"{run.name}: {note}" for run in runs for note in run.run.notes if not note.startswith("The log is long")]
+    notes = [
+        f"{run.name}: {note.removesuffix(CROSSES)}"
+        for run in runs
+        for note in run.run.notes
+        if not note.startswith("The log is long")
+    ]
     notes += [
         f"{run.name}: is still being written; its figures are those of now."
         for run in runs

@@ -58,7 +58,9 @@ def reading(contest: Contest, group: str) -> str:
         return "level"
     if judgement.beyond is None:
         return "noise not known"
-    return "worse" if judgement.beyond else "within the noise"
+    if not judgement.beyond:
+        return "within the noise"
+    return "worse, one seed each" if judgement.noise == "measurement" else "worse"
 
 
 def _noise(judgement: Judgement) -> str:

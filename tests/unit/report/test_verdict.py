@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from advgen.report.compare_data import Comparison, compare, places, read_runs
-from advgen.report.compare_words import sentences
+from advgen.report.compare_words import reading, sentences
 from advgen.report.measured import Figure, Value
 from advgen.report.verdict import Sample, judge, ranked
 from tests.unit.report.runs import make_small_run, metric
@@ -108,8 +108,11 @@ def test_one_seed_is_told_to_say_little(tmp_path: Path, error: float | None, wor
     for value in (10.0, 11.0):
         record = metric(value) | ({} if error is None else {"standard_error": error})
         make_small_run(tmp_path / f"r{value}", settings={"a": round(value) - 9}, metrics=[record])
-    (text,) = said(comparison_of(tmp_path))
+    comparison = comparison_of(tmp_path)
+    (text,) = said(comparison)
     assert text.startswith(words)
+    expected = {None: "noise not known", 1.0: "within the noise", 0.1: "worse, one seed each"}
+    assert reading(comparison.contests[0], "a 2") == expected[error]
 
 
 def test_a_metric_without_a_direction_names_no_winner(tmp_path: Path):
