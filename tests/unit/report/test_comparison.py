@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from advgen.errors import UserError
@@ -18,7 +19,7 @@ from advgen.report.compare_curves import curves_of
 from advgen.report.compare_data import Comparison, compare, places, read_runs
 from advgen.report.comparison import write_comparison
 from advgen.report.data import read_run
-from advgen.report.remote_data import joined, run_of
+from advgen.report.remote_data import joined, read_remote, run_of
 from advgen.report.settings import group_names
 from advgen.report.thumbnails import MOST_BYTES, pictures_of
 from tests.unit.report.runs import make_small_run, metric
@@ -232,3 +233,18 @@ def test_a_run_of_wandb_has_metrics_without_protocol(tmp_path: Path):
     comparison = compare([(run, None), (read_run(local), None)])
     assert [contest.title for contest in comparison.contests] == ["fid [1]", "fid [2]"]
     assert write_comparison(comparison, tmp_path / "out.html")[0].is_file()
+
+
+def test_a_network_that_fails_while_the_history_is_read_is_told(monkeypatch: pytest.MonkeyPatch):
+    class Lost(Remote):
+        def scan_history(self) -> Iterator[dict[str, Any]]:
+            yield {"nimg": 1}
+            raise requests.ConnectionError("no route")
+
+    class Api:
+        def runs(self, path: str, filters: dict[str, Any]) -> list[Remote]:
+            return [Lost("1a")]
+
+    monkeypatch.setattr("wandb.Api", Api)
+    with pytest.raises(UserError, match=r"--wandb e/p: cannot be read \(no route\)"):
+        read_remote("e/p", "{}")
