@@ -11,7 +11,7 @@ from typing import Any
 
 from advgen.clock import duration
 from advgen.report.compare_data import Compared, Comparison
-from advgen.report.compare_words import both, kimg_range, sentences
+from advgen.report.compare_words import GROUPING, both, kimg_range, sentences
 from advgen.report.figures import number
 from advgen.report.settings import first_columns, shown
 
@@ -101,7 +101,7 @@ def as_markdown(comparison: Comparison) -> str:
     lines = [f"# {len(comparison.runs)} runs compared", ""]
     for contest in comparison.contests:
         lines += [f"- **{_cell(contest.title)}**: {_cell(' '.join(sentences(contest)))}"]
-    lines += [""] if comparison.contests else ["No run has metrics.", ""]
+    lines += ["", GROUPING, ""] if comparison.contests else ["No run has metrics.", ""]
     if comparison.contests:
         lines += _table(
             ["metric", "measured", "group", "runs", "kimg", "mean ± 95 %"],

@@ -8,6 +8,12 @@ from advgen.report.compare_data import Contest
 from advgen.report.figures import number
 from advgen.report.verdict import CONFIDENCE, Judgement, Sample
 
+GROUPING = (
+    "Runs that differ in nothing but the seed are one group; the newest figure of each run counts. Intervals hold "
+    "together for all pairs of groups (Welch's, with Bonferroni's correction)."
+)
+"""What all verdicts rest on."""
+
 
 def sentences(contest: Contest) -> list[str]:
     """What a person should know of one figure: which group is best, by how much, and what that is worth."""

@@ -108,6 +108,7 @@ def test_tables_are_written_by_their_ending(two: Comparison, tmp_path: Path):
     ]
     assert (value["runs"][0]["device-hours are"], value["runs"][0]["game.rate"]) == ("GPU-hours", 0.1)
     markdown = paths[0].read_text()
+    assert "with Bonferroni's correction" in markdown
     assert "| a | rate 0.1 | 0.1 | 1 | 10.00 ± 0.5000 | 10.00 | 1m 40s | 0.0556 GPU-hours | 0b844c3d9f |" in markdown
     assert write_comparison(two, tmp_path / "one.json") == [tmp_path / "one.json"]
     for given, formats, words in (
