@@ -9,8 +9,8 @@ from advgen.errors import UserError
 from pipelines.terminal import console
 
 _DESCRIPTION = """Tell which checkpoints and leftovers of runs may go, and remove them with --yes. The newest checkpoint
-stays, those at phase ends, and those that a metric or a likelihood was taken of. A run that is being trained is left
-alone."""
+stays, those at phase ends, those that training.keep_every_kimg keeps, and those that a metric or a likelihood was taken
+of. A run that is being trained is left alone."""
 
 
 def main(argv: list[str]) -> int:
@@ -46,14 +46,15 @@ def main(argv: list[str]) -> int:
         if folder.busy():
             console.print(f"{folder.path}: is being trained, left alone.")
             continue
+        cache, every = _settings_of(folder.config)
         if given.yes:
             with folder.locked():
-                found = removable(folder, given.keep)
+                found = removable(folder, given.keep, every)
                 remove(found)
         else:
-            found = removable(folder, given.keep)
+            found = removable(folder, given.keep, every)
         total += told(found)
-        if given.caches and (cache := _cache_of(folder.config)) is not None and cache not in seen:
+        if given.caches and cache is not None and cache not in seen:
             seen.add(cache)
             entries = cached(cache)
             if given.yes:
@@ -63,8 +64,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _cache_of(config: Path) -> Path | None:
+def _settings_of(config: Path) -> tuple[Path | None, int | None]:
+    """The cache that a run's evaluation keeps, and in how many images one checkpoint stays."""
     from advgen.report.settings import settings_of
 
-    cache = settings_of(config.read_text(encoding="utf-8", errors="replace")).get("evaluation.cache")
-    return Path(cache) if isinstance(cache, str) else None
+    settings = settings_of(config.read_text(encoding="utf-8", errors="replace"))
+    cache, kimg = settings.get("evaluation.cache"), settings.get("training.keep_every_kimg")
+    every = max(1, round(1000 * kimg)) if isinstance(kimg, (int, float)) else None
+    return Path(cache) if isinstance(cache, str) else None, every

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advgen.errors import UserError
-from advgen.report.data import Run, read_run
+from advgen.report.data import CROSSES, Run, read_run
 from advgen.report.measured import Figure, Value, best_of, finals, histories, titles
 from advgen.report.run_state import RunState, find_runs, state_of
 from advgen.report.settings import differing, group_names, method_of, settings_of
@@ -75,7 +75,7 @@ class Contest:
         title: short, that no other figure has.
         differs: in what it differs from others of its name; empty for the only one.
         samples: by group, the best first.
-        judgements: of all groups but the first.
+        judgements: of all groups but the first; none where it is not known which values are good.
     """
 
     figure: Figure
@@ -113,7 +113,7 @@ def places(words: Sequence[str]) -> list[Path]:
     Raises:
         UserError: a word names none.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for word in words:
         named = [Path(word)] if Path(word).exists() else [Path(path) for path in sorted(glob(word, recursive=True))]
         runs = [run for path in named for run in find_runs(path)]
@@ -122,8 +122,9 @@ def places(words: Sequence[str]) -> list[Path]:
                 f"{word}: names no run folder, and no folder that holds one. Name folders that training has made, "
                 "such as runs/NAME, or all of them: runs."
             )
-        found |= dict.fromkeys(runs)
-    return list(found)
+        for run in runs:
+            found.setdefault(run.resolve(), run)  # by two names it would be two seeds
+    return list(found.values())
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[tuple[Run, RunState | None]], list[str]]:
@@ -144,7 +145,9 @@ def compare(read: Sequence[tuple[Run, RunState | None]], notes: Sequence[str] = 
     """Set runs against one another."""
     names = _names([run.folder for run, _ in read])
     settings = [settings_of(run.config) for run, _ in read]
-    groups = group_names([method_of(each) for each in settings], names)
+    # A recipe that cannot be read says of no other run that it differs in nothing but the seed.
+    methods = [method_of(each) or {"config.yaml": name} for each, name in zip(settings, names, strict=True)]
+    groups = group_names(methods, names)
     runs = [
         Compared(run, name, group, own, state, _cost(run), histories(run.metrics), symptoms_of(run))
         for (run, state), name, group, own in zip(read, names, groups, settings, strict=True)
@@ -162,7 +165,7 @@ def _contest(figure: Figure, title: str, differs: str, runs: Sequence[Compared])
         if (value := run.final(figure)) is not None:
             members.setdefault(run.group, []).append(value)
     samples = ranked(figure, [Sample(group, tuple(values)) for group, values in members.items()])
-    return Contest(figure, title, differs, samples, judge(samples))
+    return Contest(figure, title, differs, samples, judge(samples) if figure.better else [])
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -188,7 +191,12 @@ def _cost(run: Run) -> Cost:
 
 
 def _notes(runs: Sequence[Compared]) -> list[str]:
-    notes = [f"{run.name}: {note}" for run in runs for note in run.run.notes if not note.startswith("The log is long")]
+    notes = [
+        f"{run.name}: {note.removesuffix(CROSSES)}"
+        for run in runs
+        for note in run.run.notes
+        if not note.startswith("The log is long")
+    ]
     notes += [
         f"{run.name}: is still being written; its figures are those of now."
         for run in runs
@@ -204,5 +212,5 @@ def _notes(runs: Sequence[Compared]) -> list[str]:
         if len(set(map(str, seeds))) < len(seeds):
             notes.append(f"Several runs of the group “{group}” share a seed, and are no independent repetitions.")
     if any(not run.settings for run in runs):
-        notes.append("Some runs have a config.yaml that cannot be read: their settings are not compared.")
+        notes.append("Some runs have a config.yaml that cannot be read: each is a group of its own.")
     return notes

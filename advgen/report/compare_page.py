@@ -13,7 +13,7 @@ from typing import Any
 from advgen.clock import duration
 from advgen.report.compare_curves import curves_of
 from advgen.report.compare_data import Compared, Comparison, Contest
-from advgen.report.compare_words import both, kimg_range, reading, sentences
+from advgen.report.compare_words import GROUPING, both, kimg_range, reading, sentences
 from advgen.report.figures import number
 from advgen.report.settings import first_columns, shown
 from advgen.report.thumbnails import pictures_of
@@ -55,6 +55,7 @@ def render(comparison: Comparison) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         facts=_facts(comparison),
         contests=[_said(contest) for contest in contests],
+        grouping=GROUPING,
         warnings=_warnings(comparison),
         notes=[*comparison.notes, *notes],
         differing=len(comparison.differing),

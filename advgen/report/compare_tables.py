@@ -11,7 +11,7 @@ from typing import Any
 
 from advgen.clock import duration
 from advgen.report.compare_data import Compared, Comparison
-from advgen.report.compare_words import both, kimg_range, sentences
+from advgen.report.compare_words import GROUPING, both, kimg_range, sentences
 from advgen.report.figures import number
 from advgen.report.settings import first_columns, shown
 
@@ -30,7 +30,7 @@ def header_of(comparison: Comparison) -> list[str]:
 def row_of(comparison: Comparison, run: Compared) -> list[Cell]:
     """One run; None where nothing is known."""
     row: list[Cell] = [run.name, run.group, run.state.state if run.state else None, run.run.nimg / 1000]
-    row += [shown(run.settings[name]) if name in run.settings else None for name in comparison.differing]
+    row += [_setting(run.settings[name]) if name in run.settings else None for name in comparison.differing]
     for contest in comparison.contests:
         final, best = run.final(contest.figure), run.best(contest.figure)
         row += [final.value, _known(final.standard_error), final.nimg / 1000] if final else [None] * 3
@@ -101,7 +101,7 @@ def as_markdown(comparison: Comparison) -> str:
     lines = [f"# {len(comparison.runs)} runs compared", ""]
     for contest in comparison.contests:
         lines += [f"- **{_cell(contest.title)}**: {_cell(' '.join(sentences(contest)))}"]
-    lines += [""] if comparison.contests else ["No run has metrics.", ""]
+    lines += ["", GROUPING, ""] if comparison.contests else ["No run has metrics.", ""]
     if comparison.contests:
         lines += _table(
             ["metric", "measured", "group", "runs", "kimg", "mean ± 95 %"],
@@ -146,6 +146,12 @@ def _cell(text: str) -> str:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _setting(value: Any) -> Cell:
+    """A number as one, so that -0.1 is none of the texts that :func:`_harmless` marks."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if number else shown(value)
 
 
 def _text(value: Any) -> str | None:

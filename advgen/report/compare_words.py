@@ -8,6 +8,12 @@ from advgen.report.compare_data import Contest
 from advgen.report.figures import number
 from advgen.report.verdict import CONFIDENCE, Judgement, Sample
 
+GROUPING = (
+    "Runs that differ in nothing but the seed are one group; the newest figure of each run counts. Intervals hold "
+    "together for all pairs of groups (Welch's, with Bonferroni's correction)."
+)
+"""What all verdicts rest on."""
+
 
 def sentences(contest: Contest) -> list[str]:
     """What a person should know of one figure: which group is best, by how much, and what that is worth."""
@@ -42,7 +48,7 @@ def sentences(contest: Contest) -> list[str]:
     if rest and not first.beyond:
         names = ", ".join(each.group for each in rest[:6]) + (", …" if len(rest) > 6 else "")
         said.append(f"Beyond the noise it is better than {names}.")
-    if kimg_range(best) != kimg_range(second):
+    if len({*best.kimg, *second.kimg}) > 1:
         said.append(f"They were measured at {kimg_range(best)} and {kimg_range(second)} kimg.")
     return said
 
@@ -58,7 +64,9 @@ def reading(contest: Contest, group: str) -> str:
         return "level"
     if judgement.beyond is None:
         return "noise not known"
-    return "worse" if judgement.beyond else "within the noise"
+    if not judgement.beyond:
+        return "within the noise"
+    return "worse, one seed each" if judgement.noise == "measurement" else "worse"
 
 
 def _noise(judgement: Judgement) -> str:

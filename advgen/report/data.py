@@ -15,6 +15,9 @@ from typing import Any
 from advgen.errors import UserError
 from advgen.report.lines import LARGEST, as_number, as_whole, records
 
+CROSSES = " They are marked with red crosses and left out of the curve."
+"""How a run's own page shows values that are not finite."""
+
 
 class Curve:
     """One logged value over images seen, thinned while it is read.
@@ -166,8 +169,8 @@ def read_run(folder: Path) -> Run:
         if curve.bad_count:
             first = f", first at {curve.bad[0] / 1000:,.1f} kimg" if curve.bad else ""
             run.notes.append(
-                f"{name}: {curve.bad_count:,} of {curve.bad_count + curve.count:,} values are NaN or infinite{first}. "
-                "They are marked with red crosses and left out of the curve."
+                f"{name}: {curve.bad_count:,} of {curve.bad_count + curve.count:,} values are NaN or infinite{first}."
+                + CROSSES
             )
     strides = [curve.stride for curve in (*run.curves.values(), run.rate)]
     if max(strides) > 1:
@@ -205,6 +208,8 @@ def _read_log(run: Run) -> None:
             continue
         run.nimg = nimg
         _extend(run.spans, record, nimg)
+        if kind == "phase" and record.get("event") == "resume":
+            before, seconds = before + seconds, 0.0  # the new job counts from zero
         if kind == "scalars":
             run.step = as_whole(record.get("step")) or run.step
             fade, phase = as_number(record.get("fade")), str(record.get("phase"))
@@ -223,7 +228,7 @@ def _read_log(run: Run) -> None:
             if rate is not None:
                 run.rate.add(nimg, rate)
             if elapsed is not None and math.isfinite(elapsed):
-                if elapsed < seconds:  # a resumed job that counts from zero
+                if elapsed < seconds:  # resumed where a phase begins, which logs no "resume"
                     before += seconds
                 seconds = elapsed
                 run.elapsed.add(nimg, before + elapsed)

@@ -54,11 +54,14 @@ class Value:
         nimg: images that the checkpoint has seen.
         value: the mean where there are several sets of fakes.
         standard_error: of the measurement: as recorded, or by the sets of fakes; NaN where neither is there.
+        freedom: degrees of freedom of the standard error: by few sets it is a rough guess. One that was recorded is
+            taken for exact.
     """
 
     nimg: int
     value: float
     standard_error: float
+    freedom: float = math.inf
 
 
 def figure_of(metric: Metric) -> Figure:
@@ -82,7 +85,7 @@ def _value(nimg: int, records: Sequence[Metric]) -> Value:
     values = [record.value for record in alike]
     if len(values) == 1:
         return Value(nimg, values[0], alike[0].standard_error)
-    return Value(nimg, fmean(values), stdev(values) / math.sqrt(len(values)))
+    return Value(nimg, fmean(values), stdev(values) / math.sqrt(len(values)), len(values) - 1)
 
 
 def best_of(figure: Figure, values: Sequence[Value]) -> Value:

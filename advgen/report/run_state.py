@@ -28,7 +28,7 @@ class RunState:
         nimg: images seen, as logged.
         total_nimg: that it is to see; None where neither run.json nor config.yaml tells.
         updated: when its log was last written, seconds since the epoch; None without a log.
-        metrics: the newest figure of each metric, of trained networks.
+        metrics: the newest figure of each metric, of trained networks; of their averages where both are there.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ def state_of(folder: Path) -> RunState:
     for metric in read_metrics(names.metrics, []):
         if metric.moment not in ("floor", "untrained"):
             held = latest.get(metric.name)
-            if held is None or metric.nimg >= held.nimg:
+            if held is None or (metric.nimg, metric.weights != "raw") >= (held.nimg, held.weights != "raw"):
                 latest[metric.name] = metric
     return RunState(folder, state, nimg, total, updated, tuple(latest.values()))
 

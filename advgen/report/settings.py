@@ -59,15 +59,17 @@ def group_names(methods: Sequence[Settings], runs: Sequence[str]) -> list[str]:
     last = [name.rpartition(".")[2] for name in names]
     short = {name: end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)}
     by_settings = [", ".join(f"{short[name]} {shown(method.get(name))}" for name in names) for method in methods]
-    if len(names) <= _NAMING and max(map(len, by_settings)) <= _LONGEST:
+    keys = [_text([method.get(name) for name in names]) for method in methods]
+    told_apart = len(set(by_settings)) == len(set(keys))  # null and the word none are shown alike
+    if told_apart and len(names) <= _NAMING and max(map(len, by_settings)) <= _LONGEST:
         return by_settings
     members: dict[str, list[str]] = {}
-    for run, key in zip(runs, by_settings, strict=True):
+    for run, key in zip(runs, keys, strict=True):
         members.setdefault(key, []).append(run)
     stems = {key: _stem(own) for key, own in members.items()}
     used = Counter(stems.values())
     called = {key: stem if stem and used[stem] == 1 else f"{members[key][0]} …" for key, stem in stems.items()}
-    return [called[key] for key in by_settings]
+    return [called[key] for key in keys]
 
 
 def _stem(runs: Sequence[str]) -> str:

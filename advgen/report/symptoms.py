@@ -6,10 +6,11 @@ says what was seen, so that a reader can disagree.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, pstdev
 from typing import Literal
 
 from advgen.report.data import Curve, Metric, Run
@@ -103,6 +104,7 @@ def _outright(run: Run) -> Iterator[Symptom]:
         if not real or not fake:
             continue
         r, f = fmean(real), fmean(fake)
+        apart = [one - other for one, other in zip(real, fake, strict=False)]
         scores = f"scores of {number(r)} for real and {number(f)} for generated ones in the newest tenth of the log"
         sure = {
             "hinge": r > 1 and f < -1,
@@ -111,7 +113,7 @@ def _outright(run: Run) -> Iterator[Symptom]:
         }
         if sure.get(str(loss)):
             yield Symptom("wins outright", f"{player}: {scores}: nothing is left to learn from it.", wins)
-        elif r <= f:
+        elif fmean(apart) < -pstdev(apart):  # where both are good the means meet, and either may be ahead by chance
             yield Symptom("loses outright", f"{player}: {scores}: it prefers the generated ones.", loses)
     yield from _one_loss_gone(run, wins)
 
@@ -149,13 +151,15 @@ def _gradients(run: Run) -> Iterator[Symptom]:
 
 
 def _average(run: Run) -> Iterator[Symptom]:
-    """The newest figures that both weights have, apart by more than 5 % and two standard errors."""
-    pairs: dict[tuple[str, int], dict[str, Metric]] = {}
+    """The newest figures that both weights have, measured alike, apart by more than 5 % and two standard errors."""
+    pairs: dict[tuple[str, int, str], dict[str, Metric]] = {}
     for metric in run.metrics:
         if metric.moment not in ("floor", "untrained") and math.isfinite(metric.value) and metric.weights:
-            pairs.setdefault((metric.name, metric.nimg), {})["raw" if metric.weights == "raw" else "average"] = metric
+            how = json.dumps([metric.resolution, {**metric.protocol, "weights": None}], sort_keys=True)
+            pair = pairs.setdefault((metric.name, metric.nimg, how), {})
+            pair["raw" if metric.weights == "raw" else "average"] = metric
     newest: dict[str, dict[str, Metric]] = {}
-    for (name, nimg), pair in pairs.items():
+    for (name, nimg, _), pair in pairs.items():
         if len(pair) == 2 and nimg >= next(iter(newest.get(name, {}).values()), pair["raw"]).nimg:
             newest[name] = pair
     for name, pair in newest.items():

@@ -105,18 +105,22 @@ def _against(best: Sample, other: Sample, confidence: float) -> Judgement:
 def _noise(a: Sample, b: Sample) -> tuple[Noise, float, float]:
     """Of a difference of means: (how it is known, its standard error, degrees of freedom)."""
     if len(a.values) > 1 and len(b.values) > 1:
-        shares = [(variance(each.numbers) / len(each.values), len(each.values) - 1) for each in (a, b)]
-        total = sum(share for share, _ in shares)
-        below = sum(share**2 / freedom for share, freedom in shares)
-        return "seeds", math.sqrt(total), total**2 / below if below else float(min(freedom for _, freedom in shares))
+        return "seeds", *_welch([(variance(each.numbers) / len(each.values), len(each.values) - 1) for each in (a, b)])
     if len(a.values) > 1 or len(b.values) > 1:
         many = a if len(a.values) > 1 else b
         count = len(many.values)
         return "spread", math.sqrt(variance(many.numbers) * (1 + 1 / count)), count - 1
-    errors = [each.values[0].standard_error for each in (a, b)]
-    if all(map(math.isfinite, errors)):
-        return "measurement", math.hypot(*errors), math.inf
+    single = [each.values[0] for each in (a, b)]
+    if all(math.isfinite(value.standard_error) for value in single):
+        return "measurement", *_welch([(value.standard_error**2, value.freedom) for value in single])
     return "unknown", math.nan, math.nan
+
+
+def _welch(shares: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a difference of two means, by their (squared error, freedom)."""
+    total = sum(share for share, _ in shares)
+    below = sum(share**2 / freedom for share, freedom in shares)
+    return math.sqrt(total), total**2 / below if below else min(freedom for _, freedom in shares)
 
 
 def _t(confidence: float, freedom: float) -> float:

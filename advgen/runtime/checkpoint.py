@@ -301,6 +301,14 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
+def spaced(found: Iterable[Path], every: int) -> set[str]:
+    """Names of the first checkpoints at or after each multiple of so many images, of those found, oldest first."""
+    marks: dict[int, str] = {}
+    for path in found:
+        marks.setdefault(int(path.name) // every, path.name)
+    return set(marks.values())
+
+
 def prune_checkpoints(folder: Path, keep: int, every: int | None = None, best: int | None = None) -> None:
     """Remove checkpoints by rule. What other ranks may be writing by now is left alone.
 
@@ -314,10 +322,7 @@ def prune_checkpoints(folder: Path, keep: int, every: int | None = None, best: i
     within = [path for path in found if phase_ended(path) is None]
     spared = {name_of(best)} if best is not None else set()
     if every is not None:
-        marks: dict[int, str] = {}
-        for path in found:
-            marks.setdefault(int(path.name) // every, path.name)
-        spared |= set(marks.values())
+        spared |= spaced(found, every)
     for path in within[:-keep]:
         if path.name not in spared:
             _remove(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advgen.errors import UserError
-from advgen.runtime.checkpoint import list_checkpoints, name_of, phase_ended
+from advgen.runtime.checkpoint import list_checkpoints, name_of, newest_whole, phase_ended, spaced
 from advgen.runtime.run_folder import RunFolder
 
 _ENTRY = re.compile(r"[0-9a-f]{64}\.(safetensors|json)")
@@ -31,21 +31,30 @@ class Removable:
     why: str
 
 
-def removable(folder: RunFolder, keep: int = 1) -> list[Removable]:
+def removable(folder: RunFolder, keep: int = 1, every: int | None = None) -> list[Removable]:
     """Old checkpoints, and what was being written when a training was killed.
 
-    The ``keep`` newest checkpoints stay, those at phase ends (and the beginning), and those that a metric or a
-    likelihood was taken of. So does one whose state cannot be read, for a person to look at.
+    The ``keep`` newest checkpoints stay, those at phase ends (and the beginning), those that a metric or a likelihood
+    was taken of, and, as in training, one in ``every`` so many images. The newest are counted from the one from which
+    the run would go on: newer ones that are damaged stay as well, and all stay where none is whole. So does one whose
+    state cannot be read, for a person to look at.
     """
-    named = _named(folder)
-    found = []
-    for path in list_checkpoints(folder.checkpoints)[:-keep]:
+    known = list_checkpoints(folder.checkpoints)
+    spared = _named(folder) | (spaced(known, every) if every is not None else set())
+    old: list[Removable] = []
+    for path in known[:-keep]:
         try:
             within = phase_ended(path) is None
         except UserError:
             continue
-        if within and path.name not in named and not path.is_symlink():
-            found.append(Removable(path, _size(path), "old checkpoint"))
+        if within and path.name not in spared and not path.is_symlink():
+            old.append(Removable(path, _size(path), "old checkpoint"))
+    found: list[Removable] = []
+    if old:  # only now: to look at a whole checkpoint is to read it
+        whole, _ = newest_whole(folder.checkpoints)
+        kept = {path.name for path in known if whole is None or path.name > whole.name}
+        kept |= {path.name for path in [path for path in known if path.name not in kept][-keep:]}
+        found = [each for each in old if each.path.name not in kept]
     for path in sorted(folder.checkpoints.glob(".*.tmp")):
         found.append(Removable(path, _size(path), "half-written"))
     return found

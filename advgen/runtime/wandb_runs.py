@@ -25,8 +25,8 @@ class RemoteRun(Protocol):
         ...
 
 
-def remote_runs(path: str, filters: Mapping[str, Any]) -> Iterator[RemoteRun]:
-    """The runs of a project.
+def remote_runs(path: str, filters: Mapping[str, Any]) -> Iterator[tuple[RemoteRun, list[Mapping[str, Any]]]]:
+    """The runs of a project, each with every record that was logged, oldest first.
 
     Args:
         path: ``entity/project``.
@@ -39,7 +39,8 @@ def remote_runs(path: str, filters: Mapping[str, Any]) -> Iterator[RemoteRun]:
     import wandb
 
     try:
-        yield from wandb.Api().runs(path, filters=dict(filters))
+        for run in wandb.Api().runs(path, filters=dict(filters)):
+            yield run, list(run.scan_history())  # read here, where a failure of the network is known as one
     except (wandb.Error, ValueError, requests.RequestException) as error:
         raise UserError(
             f"--wandb {path}: cannot be read ({error}). Check the name, the key (`wandb login`) and the network."

@@ -68,6 +68,22 @@ def test_more_may_stay_and_likelihoods_count(run: Path) -> None:
     assert left(run) == ["", "100", "200", "300", "400", "500"]
 
 
+def test_what_the_recipe_keeps_stays(run: Path) -> None:
+    (run / "config.yaml").write_text("training: {keep_every_kimg: 0.2}\n")
+    assert main(["clean", str(run), "--yes"]) == 0
+    assert left(run) == ["", "200", "300", "400", "500"]
+
+
+def test_a_newest_checkpoint_that_is_damaged_does_not_count(run: Path) -> None:
+    (run / "checkpoints" / "000000000500" / "networks.safetensors").write_bytes(b"torn")
+    assert main(["clean", str(run), "--yes"]) == 0
+    assert left(run) == ["", "200", "300", "400", "500"]
+    for nimg in (0, 200, 300, 400):
+        (run / "checkpoints" / str(nimg).zfill(12) / "networks.safetensors").write_bytes(b"torn")
+    assert main(["clean", str(run), "--yes"]) == 0
+    assert left(run) == ["", "200", "300", "400", "500"]
+
+
 def test_caches_go_when_asked_for_and_other_files_there_stay(run: Path) -> None:
     assert main(["clean", str(run), "--caches", "--yes"]) == 0
     assert [path.name for path in (run.parent / "cache").iterdir()] == ["mine.txt"]

@@ -6,9 +6,12 @@ import csv
 import fcntl
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from advgen.errors import UserError
@@ -16,7 +19,7 @@ from advgen.report.compare_curves import curves_of
 from advgen.report.compare_data import Comparison, compare, places, read_runs
 from advgen.report.comparison import write_comparison
 from advgen.report.data import read_run
-from advgen.report.remote_data import run_of
+from advgen.report.remote_data import joined, read_remote, run_of
 from advgen.report.settings import group_names
 from advgen.report.thumbnails import MOST_BYTES, pictures_of
 from tests.unit.report.runs import make_small_run, metric
@@ -30,7 +33,7 @@ def comparison_of(*folders: Path) -> Comparison:
 def two(tmp_path: Path) -> Comparison:
     make_small_run(tmp_path / "a", seed=1, settings={"rate": 0.1}, metrics=[metric(10.0, standard_error=0.5)])
     about = {"device": "cpu", "world_size": 1, "commit": None}
-    make_small_run(tmp_path / "b", settings={"rate": 0.2}, metrics=[metric(12.0)], about=about)
+    make_small_run(tmp_path / "b", settings={"rate": -0.2}, metrics=[metric(12.0)], about=about)
     return comparison_of(tmp_path)
 
 
@@ -38,6 +41,7 @@ def test_groups_are_named_by_what_differs_or_by_their_runs():
     assert group_names([{"game.a": 1}, {"game.a": 1}], ["x", "y"]) == ["all runs", "all runs"]
     assert group_names([{"game.a": 1}, {"game.a": None}], ["x", "y"]) == ["a 1", "a none"]
     assert group_names([{"g.a": 1, "h.a": 1}, {"g.a": 2, "h.a": 2}], ["x", "y"]) == ["g.a 1, h.a 1", "g.a 2, h.a 2"]
+    assert group_names([{"g.a": None}, {"g.a": "none"}], ["x", "y"]) == ["x", "y"]
     one, other = ({f"game.{key}": value for key in "abcd"} for value in (1, 2))
     assert group_names([one, one, other], ["x-seed1", "x-seed2", "y"]) == ["x", "x", "y"]
     assert group_names([one, one, other, other], ["x1", "x2", "x3", "x4"]) == ["x1 …", "x1 …", "x3 …", "x3 …"]
@@ -96,14 +100,15 @@ def test_tables_are_written_by_their_ending(two: Comparison, tmp_path: Path):
     rows = list(csv.DictReader(io.StringIO(paths[1].read_text())))
     assert [(row["run"], row["game.rate"], row["fid"], row["fid standard error"]) for row in rows] == [
         ("a", "0.1", "10.0", "0.5"),
-        ("b", "0.2", "12.0", ""),
+        ("b", "-0.2", "12.0", ""),
     ]
     value = json.loads(paths[2].read_text())
     assert value["metrics"][0]["against_best"] == [
-        {"group": "rate 0.2", "difference": 2.0, "low": None, "high": None, "noise": "unknown", "beyond_noise": None}
+        {"group": "rate -0.2", "difference": 2.0, "low": None, "high": None, "noise": "unknown", "beyond_noise": None}
     ]
-    assert value["runs"][0]["device-hours are"] == "GPU-hours"
+    assert (value["runs"][0]["device-hours are"], value["runs"][0]["game.rate"]) == ("GPU-hours", 0.1)
     markdown = paths[0].read_text()
+    assert "with Bonferroni's correction" in markdown
     assert "| a | rate 0.1 | 0.1 | 1 | 10.00 ± 0.5000 | 10.00 | 1m 40s | 0.0556 GPU-hours | 0b844c3d9f |" in markdown
     assert write_comparison(two, tmp_path / "one.json") == [tmp_path / "one.json"]
     for given, formats, words in (
@@ -134,6 +139,8 @@ def test_words_name_runs_folders_of_runs_and_patterns(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert [path.name for path in places(["runs"])] == ["a1", "a2", "b"]
     assert [path.name for path in places(["runs/a*", "runs/b", "runs/a1"])] == ["a1", "a2", "b"]
+    (tmp_path / "link").symlink_to("runs/b")
+    assert places(["runs/a1", str(tmp_path / "runs" / "a1"), "runs/b", "link"]) == [Path("runs/a1"), Path("runs/b")]
     for nothing in ("gone", "runs/c*", "runs/a1/samples"):
         with pytest.raises(UserError, match=r"names no run folder"):
             places([nothing])
@@ -153,7 +160,8 @@ def test_damage_is_told_and_the_rest_is_shown(tmp_path: Path):
     (gone / "samples" / "000500.png").unlink()
     (gone / "samples" / "001000.png").write_text("no picture")
     (gone / "run.json").write_text("{")
-    (make_small_run(tmp_path / "odd") / "config.yaml").write_text("a: [")
+    for name in ("odd", "odder"):
+        (make_small_run(tmp_path / name) / "config.yaml").write_text("a: [")
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.yaml").write_text("name: empty")
@@ -162,8 +170,9 @@ def test_damage_is_told_and_the_rest_is_shown(tmp_path: Path):
         comparison = comparison_of(tmp_path)
         (path,) = write_comparison(comparison, tmp_path / "out.html")
     text = path.read_text()
-    assert [run.name for run in comparison.runs] == ["gone", "odd", "torn"]
-    assert comparison.runs[2].run.curves["player/loss"].count == 5
+    assert [run.name for run in comparison.runs] == ["gone", "odd", "odder", "torn"]
+    assert comparison.runs[1].group != comparison.runs[2].group
+    assert comparison.runs[3].run.curves["player/loss"].count == 5
     for words in (
         "torn: is still being written",
         "gone: samples/index.jsonl: 1 of its images are not in the run folder",
@@ -185,20 +194,58 @@ def test_groups_of_mixed_origin_are_told(tmp_path: Path):
     assert "share a seed" in notes
 
 
-def test_a_run_of_wandb_has_curves_and_metrics_without_protocol(tmp_path: Path):
-    class Remote:
-        id, name = "1a2b", "mine"
+class Remote:
+    """A run as W&B's API gives it, with the configuration that `advgen` sends."""
 
-        def __init__(self) -> None:
-            self.config = {"seed": 3, "game": {"kind": "gan"}, "_wandb": {}}
+    def __init__(self, identity: str, **config: Any) -> None:
+        session = {"device": "cuda:0", "world_size": 2, "started": identity}
+        self.id, self.name = identity, "mine"
+        self.config = {"game": {"kind": "gan"}, "run": session, "_wandb": {}, **config}
 
-        def scan_history(self):
-            yield {"nimg": 500, "_runtime": 5.0, "player/loss": 2.0, "speed/images_per_second": 100.0, "fid/32": None}
-            yield {"nimg": 1000, "_runtime": 10.0, "player/loss": "NaN", "fid/32": 9.0, "samples": {"_type": "image"}}
+    def scan_history(self) -> Iterator[dict[str, Any]]:
+        raise AssertionError
 
-    run = run_of(Remote())
-    assert (run.nimg, run.seconds, run.curves["player/loss"].count) == (1000, 10.0, 1)
+
+TRAINED: list[dict[str, Any]] = [
+    {"nimg": 500, "_runtime": 1.0, "player/loss": 2.0, "speed/images_per_second": 100.0, "fid/32": None},
+    {"nimg": 1000, "_runtime": 1.1, "player/loss": "NaN", "speed/images_per_second": 50.0, "samples": {"_type": "x"}},
+]
+MEASURED: list[dict[str, Any]] = [
+    {"nimg": 1000, "_runtime": 900.0, "fid/32": 9.0},
+    {"nimg": 500, "_runtime": 990.0, "fid/32": 11.0},
+]
+
+
+def test_a_run_of_wandb_is_one_with_its_evaluation_and_seeds_are_grouped(tmp_path: Path):
+    evaluation = Remote("1a-e", seed=3, training_run="1a")
+    remotes = [(evaluation, MEASURED), (Remote("1a", seed=3), TRAINED), (Remote("2b", seed=4), TRAINED)]
+    run, other = joined(remotes)
+    assert (run.nimg, run.seconds, run.curves["player/loss"].count) == (1000, 15.0, 1)
+    assert [metric.value for metric in run.metrics] == [9.0, 11.0] and not other.metrics
+    comparison = compare([(run, None), (other, None)])
+    assert comparison.groups == ["all runs"] and comparison.differing == ["seed"]
+    assert comparison.runs[0].cost.device_hours == pytest.approx(30 / 3600)
+    assert [each.folder.name for each in joined(remotes[:1])] == ["mine-1a-e"]
+
+
+def test_a_run_of_wandb_has_metrics_without_protocol(tmp_path: Path):
+    run = run_of(Remote("1a", seed=3), [*TRAINED, *MEASURED])
     local = make_small_run(tmp_path / "a", metrics=[metric(10.0)])
     comparison = compare([(run, None), (read_run(local), None)])
     assert [contest.title for contest in comparison.contests] == ["fid [1]", "fid [2]"]
     assert write_comparison(comparison, tmp_path / "out.html")[0].is_file()
+
+
+def test_a_network_that_fails_while_the_history_is_read_is_told(monkeypatch: pytest.MonkeyPatch):
+    class Lost(Remote):
+        def scan_history(self) -> Iterator[dict[str, Any]]:
+            yield {"nimg": 1}
+            raise requests.ConnectionError("no route")
+
+    class Api:
+        def runs(self, path: str, filters: dict[str, Any]) -> list[Remote]:
+            return [Lost("1a")]
+
+    monkeypatch.setattr("wandb.Api", Api)
+    with pytest.raises(UserError, match=r"--wandb e/p: cannot be read \(no route\)"):
+        read_remote("e/p", "{}")

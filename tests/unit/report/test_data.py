@@ -100,6 +100,17 @@ def test_elapsed_time_adds_up_over_jobs_that_count_from_zero(tmp_path: Path):
     assert run.seconds == 290.0
 
 
+def test_a_resumed_job_that_is_soon_further_than_the_one_before_counts_from_zero_too(tmp_path: Path):
+    where = {"phase": "a", "resolution": 8}
+    rates = [
+        {"kind": "rate", **where, "nimg": n, "images_per_second": 5.0, "elapsed_seconds": s}
+        for n, s in ((10, 3.0), (20, 60.0))
+    ]
+    resumed = {"kind": "phase", **where, "nimg": 10, "event": "resume"}
+    run = read_run(_folder(tmp_path, [rates[0], resumed, rates[1]]))
+    assert run.seconds == 63.0 and [point[1] for point in run.elapsed.points()] == [3.0, 63.0]
+
+
 def test_a_metric_measured_again_counts_once(tmp_path: Path):
     folder = _folder(tmp_path, [])
     metric = {"name": "fd", "nimg": 10, "phase": "a", "moment": "end", "resolution": 8, "protocol": {"samples": 5}}

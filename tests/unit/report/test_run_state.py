@@ -15,10 +15,11 @@ from pipelines.__main__ import main
 from tests.unit.report.runs import make_small_run, metric
 
 LINE = "2026-11-28 16:46:19,528 6726 {} advgen.trainer: rank 0 {}\n"
+METRICS = [metric(9.0, 500), metric(8.0), metric(7.0, protocol={"weights": "raw"}), metric(1.0, 0, moment="floor")]
 
 
 def test_a_run_is_running_finished_stopped_or_failed(tmp_path: Path):
-    run = make_small_run(tmp_path / "a", metrics=[metric(9.0, 500), metric(8.0), metric(1.0, 0, moment="floor")])
+    run = make_small_run(tmp_path / "a", metrics=METRICS)
     found = state_of(run)
     assert (found.state, found.nimg, found.total_nimg) == ("finished", 1000, 1000)
     assert [each.value for each in found.metrics] == [8.0]

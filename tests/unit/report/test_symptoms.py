@@ -48,6 +48,11 @@ def test_scores_tell_who_wins_outright(tmp_path: Path, loss: str, real: float, f
     assert kinds(tmp_path / "r", settings={"loss": loss}, curves=scores(real, fake)) == expected
 
 
+def test_scores_that_meet_are_no_loss(tmp_path: Path):
+    noisy = {"player/real_score": [0.1 * (step % 3) for step in range(STEPS)], "player/fake_score": [0.11] * STEPS}
+    assert kinds(tmp_path / "r", curves=noisy) == []
+
+
 def test_a_loss_in_a_mapping_is_found(tmp_path: Path):
     assert kinds(tmp_path / "r", settings={"loss": {"kind": "hinge"}}, curves=scores(2.0, -2.0)) == ["wins outright"]
 
@@ -107,6 +112,11 @@ def test_an_average_worse_than_its_weights_is_seen(
 ):
     pair = [metric(average, name=name, **error), metric(raw, name=name, protocol={"weights": "raw"}, **error)]
     assert kinds(tmp_path / "r", metrics=pair) == expected
+
+
+def test_figures_of_other_protocols_say_nothing_of_the_average(tmp_path: Path):
+    few = metric(12.0, protocol={"samples": 1000})
+    assert kinds(tmp_path / "r", metrics=[few, metric(10.0, protocol={"weights": "raw"})]) == []
 
 
 def test_the_page_of_a_run_shows_them(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from advgen.report.compare_data import Comparison, compare, places, read_runs
-from advgen.report.compare_words import sentences
+from advgen.report.compare_words import reading, sentences
 from advgen.report.measured import Figure, Value
 from advgen.report.verdict import Sample, judge, ranked
 from tests.unit.report.runs import make_small_run, metric
@@ -67,6 +67,14 @@ def test_single_runs_know_the_noise_of_the_measurement_at_most():
     assert unknown.noise == "unknown" and unknown.beyond is None and math.isnan(unknown.low)
 
 
+def test_few_sets_of_fakes_are_a_rough_guess_of_the_noise():
+    values = [Value(1000, mean, 0.5, freedom) for mean, freedom in ((10.0, 1), (12.0, 2))]
+    (found,) = judge([Sample(name, (value,)) for name, value in zip("ab", values, strict=True)])
+    freedom = 0.5**2 / (0.25**2 / 1 + 0.25**2 / 2)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(0.5)
+    assert (found.noise, found.low) == ("measurement", pytest.approx(2 - half)) and found.beyond is False
+
+
 def test_seeds_without_spread_are_no_error():
     (found,) = judge([sample("a", 25.0, 25.0), sample("b", 25.0, 25.0)])
     assert (found.difference, found.beyond) == (0.0, False)
@@ -100,8 +108,11 @@ def test_one_seed_is_told_to_say_little(tmp_path: Path, error: float | None, wor
     for value in (10.0, 11.0):
         record = metric(value) | ({} if error is None else {"standard_error": error})
         make_small_run(tmp_path / f"r{value}", settings={"a": round(value) - 9}, metrics=[record])
-    (text,) = said(comparison_of(tmp_path))
+    comparison = comparison_of(tmp_path)
+    (text,) = said(comparison)
     assert text.startswith(words)
+    expected = {None: "noise not known", 1.0: "within the noise", 0.1: "worse, one seed each"}
+    assert reading(comparison.contests[0], "a 2") == expected[error]
 
 
 def test_a_metric_without_a_direction_names_no_winner(tmp_path: Path):
@@ -109,12 +120,20 @@ def test_a_metric_without_a_direction_names_no_winner(tmp_path: Path):
         make_small_run(tmp_path / f"r{value}", settings={"a": value}, metrics=[metric(value, name="mine")])
     (text,) = said(comparison_of(tmp_path))
     assert text.startswith("It is not known which values of it are good.")
+    assert comparison_of(tmp_path).contests[0].judgements == []
 
 
 def test_figures_of_other_lengths_say_so(tmp_path: Path):
     for nimg in (500, 1000):
         make_small_run(tmp_path / f"r{nimg}", settings={"a": nimg}, metrics=[metric(nimg / 100, nimg)])
     assert said(comparison_of(tmp_path))[0].endswith("They were measured at 0.5 and 1 kimg.")
+
+
+def test_seeds_of_other_lengths_say_so(tmp_path: Path):
+    for nimg in (500, 1000):
+        for a in (1, 2):
+            make_small_run(tmp_path / f"r{nimg}-{a}", seed=nimg, settings={"a": a}, metrics=[metric(nimg + a, nimg)])
+    assert said(comparison_of(tmp_path))[0].endswith("They were measured at 0.5 to 1 and 0.5 to 1 kimg.")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +158,7 @@ def test_other_fakes_are_a_repetition_and_coarser_pictures_are_left_out(tmp_path
     comparison = comparison_of(tmp_path)
     (contest,) = comparison.contests
     (value,) = contest.samples[0].values
-    assert (value.value, value.standard_error, value.nimg) == (11.0, pytest.approx(1.0), 1000)
+    assert (value.value, value.standard_error, value.freedom, value.nimg) == (11.0, pytest.approx(1.0), 1, 1000)
 
 
 def test_best_is_along_the_way_and_the_newest_counts(tmp_path: Path):
