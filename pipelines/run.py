@@ -87,13 +87,11 @@ def main(argv: list[str]) -> int:
                 lambda: _evaluate(recipe, folder),
             )
         if "report" in which:
-            others = _others(recipe)
-            _stage(
-                stages,
-                "report",
-                {**_read_of(folder), "compared": {str(other.path): _read_of(other) for other in others}},
-                lambda: _report(folder, others),
-            )
+            _stage(stages, "report", _read_of(folder), lambda: _report(folder))
+            if recipe.compare_with:
+                compared = [folder, *_others(recipe)]
+                read = {str(each.path): _read_of(each) for each in compared}
+                _stage(stages, "compare", read, lambda: _compare(compared))
     except Stopped as stopped:
         return stopped.code
     console.print(f"done in {duration(time.monotonic() - began)}")
@@ -223,8 +221,6 @@ def _share(recipe: Recipe, folder: RunFolder, share: tuple[int, int]) -> int:
 
 def _others(recipe: Recipe) -> list[RunFolder]:
     """The runs that the recipe's own is set against."""
-    if not recipe.compare_with:
-        return []
     from advgen.report.compare_data import places
 
     found = [path for path in places(recipe.compare_with) if path.resolve() != recipe.folder.resolve()]
@@ -237,14 +233,16 @@ def _read_of(folder: RunFolder) -> dict[str, str | None]:
     return {name: sha256(path) if path.is_file() else None for name, path in files.items()}
 
 
-def _report(folder: RunFolder, others: list[RunFolder]) -> Iterable[Path]:
+def _report(folder: RunFolder) -> Iterable[Path]:
     from advgen.report import write_report
 
-    written = [write_report(folder.path)]
-    if others:
-        from advgen.report.compare_data import compare, read_runs
-        from advgen.report.comparison import write_comparison
+    return [write_report(folder.path)]
 
-        read, notes = read_runs([folder.path, *(other.path for other in others)])
-        written += write_comparison(compare(read, notes), folder.path / "compare.html")
-    return written
+
+def _compare(runs: list[RunFolder]) -> Iterable[Path]:
+    """Set runs against one another, in the folder of the first."""
+    from advgen.report.compare_data import compare, read_runs
+    from advgen.report.comparison import write_comparison
+
+    read, notes = read_runs([run.path for run in runs])
+    return write_comparison(compare(read, notes), runs[0].path / "compare.html")

@@ -67,9 +67,8 @@ def test_the_report_sets_a_run_against_those_that_the_recipe_names(
     assert [each.path for each in others] == [Path("runs/base-1"), Path("runs/base-2")]
     assert method_of(recipe) == method_of(replace(recipe, compare_with=()))
     ours = RunFolder(recipe.folder)
-    assert list(run._report(ours, others)) == [Path("runs/ours/report.html"), Path("runs/ours/compare.html")]
+    assert list(run._compare([ours, *others])) == [Path("runs/ours/compare.html")]
     assert all(name in (ours.path / "compare.html").read_text() for name in ("ours", "base-1", "base-2"))
-    assert list(run._report(ours, [])) == [Path("runs/ours/report.html")]
     with pytest.raises(UserError, match="names no run folder"):
         run._others(replace(recipe, compare_with=("runs/gone",)))
 
