@@ -23,6 +23,9 @@ from advgen.tools.scatter import POINTS, save_scatter
 from advgen.turns import Table
 
 
+_LATENTS = 0  # seed of the grids' latents: the same for all runs, whose grids are laid side by side
+
+
 class Pictures:
     """Draws grids into a folder."""
 
@@ -31,7 +34,7 @@ class Pictures:
         Args:
             game: may be one that draws nothing; then only real images are shown.
             stream: of the training images.
-            table: device, types and seed of the run.
+            table: device and types of the run.
             spec: what the data provide.
             folder: where to.
         """
@@ -56,7 +59,7 @@ class Pictures:
         if not isinstance(self._game, Samples):
             return None
         positions = torch.arange(self._count, device=self._table.world.device)
-        noise = Noise(self._table.seed, ("samples",), positions, self._table.dtype)
+        noise = Noise(_LATENTS, ("samples",), positions, self._table.dtype)
         with torch.no_grad():
             images = self._game.sample(networks, progress, noise, self._like(progress.phase.resolution))
         path = self._folder / f"{name}.png"
