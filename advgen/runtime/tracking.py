@@ -106,13 +106,23 @@ class Mirror(Protocol):
 class Mirrors:
     """Any number of mirrors as one; one that fails is left out from there on, with a warning, and nothing is raised.
 
+    Before :meth:`open` they are told nothing: a process that has no right to a run is not to touch what shows it.
+
     Args:
         openings: what makes each mirror, by the name for the warning.
     """
 
     def __init__(self, openings: Mapping[str, Callable[[], Mirror]]) -> None:
+        self._openings = openings
         self._mirrors: dict[str, Mirror] = {}
-        for name, opening in openings.items():
+
+    def open(self) -> None:
+        """Open each; one that cannot be opened is left out.
+
+        Raises:
+            UserError: what is asked for is not installed.
+        """
+        for name, opening in self._openings.items():
             try:
                 self._mirrors[name] = opening()
             except UserError:  # what is asked for is not there: better told before hours of training
@@ -167,12 +177,8 @@ def _warn(name: str, error: Exception) -> None:
     )
 
 
-def open_mirror(config: TrackingConfig, subject: Subject) -> Mirrors:
-    """The mirrors that the recipe asks for; none that cannot be opened.
-
-    Raises:
-        UserError: TensorBoard is asked for and not installed.
-    """
+def mirrors_of(config: TrackingConfig, subject: Subject) -> Mirrors:
+    """The mirrors that the recipe asks for, not opened yet."""
     openings: dict[str, Callable[[], Mirror]] = {}
     if config.wandb != "disabled":
 
@@ -204,7 +210,8 @@ class EvaluationMirror:
         self._mirrors = Mirrors({})
         with suppress(BlockingIOError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._mirrors = open_mirror(config, subject)
+            self._mirrors = mirrors_of(config, subject)
+            self._mirrors.open()
 
     def catch_up(self) -> None:
         """Show the records that are not shown yet."""

@@ -16,7 +16,9 @@ from advgen.errors import UserError
 from advgen.runtime.checkpoint import read_checkpoint
 from advgen.runtime.history import rows
 from advgen.runtime.preemption import StopRequest
+from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.tracking import Mirrors
+from advgen.strict_config import dump_yaml
 from advgen.trainer import Diverged
 from pipelines.__main__ import main
 from pipelines.terminal import TrainingBar
@@ -91,6 +93,22 @@ def test_a_loss_that_is_not_finite_alerts(tmp_path: Path) -> None:
     with pytest.raises(Diverged):
         train(tmp_path, {"notes": lambda: notes}, learning_rate=1e30)
     assert notes.alerts == ["not finite"]
+
+
+def test_a_training_that_is_refused_touches_no_tracker(tmp_path: Path) -> None:
+    """Another process trains here, and shows it: W&B would take the end of this one for the end of that one."""
+    recipe = load_recipe(tiny_recipe(tmp_path, game=SHORT))
+    opened: list[Notes] = []
+
+    def opening() -> Notes:
+        opened.append(Notes())
+        return opened[-1]
+
+    folder = RunFolder(recipe.folder)
+    folder.claim(dump_yaml(recipe))
+    with folder.locked(), pytest.raises(UserError, match="another process is training here"):
+        train(tmp_path, {"notes": opening})
+    assert not opened
 
 
 @pytest.mark.slow

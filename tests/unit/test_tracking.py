@@ -11,7 +11,7 @@ import torch
 
 from advgen.images import save_png
 from advgen.runtime.config import TrackingConfig
-from advgen.runtime.tracking import EvaluationMirror, JsonLines, Mirrors, Subject, open_mirror
+from advgen.runtime.tracking import EvaluationMirror, JsonLines, Mirrors, Subject, mirrors_of
 from advgen.runtime.wandb_run import has_key, last_offline_step
 from tests.wandb_files import offline_folders, read_offline
 
@@ -100,7 +100,8 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_disabled_means_no_wandb(offline: Path) -> None:
     before = list(offline.rglob("*"))
-    mirror = open_mirror(TrackingConfig(wandb="disabled"), Subject(offline, "name", {}))
+    mirror = mirrors_of(TrackingConfig(wandb="disabled"), Subject(offline, "name", {}))
+    mirror.open()
     mirror.scalars({"a": 1.0}, 0)
     mirror.picture("a", offline / "nowhere.png", 0)
     mirror.close()
@@ -113,7 +114,8 @@ def test_sessions_of_a_run_are_one_history_in_the_offline_files(offline: Path) -
     (offline / "run.json").write_text(json.dumps({"commit": "c", "parent": None}))
     log = JsonLines(offline / "log.jsonl")
     for session, nimgs in enumerate([(8, 16, 24), (32,)]):
-        mirror = open_mirror(config, Subject(offline, "name", {"seed": 3}))
+        mirror = mirrors_of(config, Subject(offline, "name", {"seed": 3}))
+        mirror.open()
         if session:
             mirror.catch_up()
         for nimg in nimgs:
@@ -155,7 +157,8 @@ def test_sessions_of_a_run_are_one_history_in_the_offline_files(offline: Path) -
 
 
 def test_an_offline_file_that_was_torn_counts_up_to_there(offline: Path) -> None:
-    mirror = open_mirror(TrackingConfig(), Subject(offline, "name", {}))
+    mirror = mirrors_of(TrackingConfig(), Subject(offline, "name", {}))
+    mirror.open()
     for nimg in (8, 16, 24):
         mirror.scalars({"a": 1.0}, nimg)
     mirror.close()
@@ -208,6 +211,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(caplog: pytest.LogCap
 
     with caplog.at_level(logging.WARNING, logger="advgen"):
         mirror = Mirrors({"one": refuses, "two": Broken})
+        mirror.open()
         for nimg in range(3):
             mirror.scalars({"a": 1.0}, nimg)
         mirror.alert("a", "b")
