@@ -79,10 +79,12 @@ def _send(config: TrackingConfig, subject: Subject, live: bool, patience_seconds
         # W&B keeps a copy of what it sends, which nobody needs here.
         with tempfile.TemporaryDirectory(prefix="advgen-sync-") as scratch:
             run = WandbRun(config, subject, "online", Path(scratch), patience_seconds)
-            count = run.show(_settled(rows(subject.folder, subject.job, run.known), live))
-            if subject.job == "training":
-                run.checkpoints(lasting_checkpoints(RunFolder(subject.folder).checkpoints))
-            run.close()
+            try:
+                count = run.show(_settled(rows(subject.folder, subject.job, run.known), live))
+                if subject.job == "training":
+                    run.checkpoints(lasting_checkpoints(RunFolder(subject.folder).checkpoints))
+            finally:
+                run.close()
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(

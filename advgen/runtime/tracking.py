@@ -156,16 +156,22 @@ class Mirrors:
 
     def close(self, exit_code: int = 0) -> None:
         """The end."""
-        self._each(lambda mirror: mirror.close(exit_code))
-        self._mirrors = {}
+        closing, self._mirrors = self._mirrors, {}
+        for name, mirror in closing.items():
+            try:
+                mirror.close(exit_code)
+            except Exception as error:
+                _warn(name, error)
 
     def _each(self, tell: Callable[[Mirror], None]) -> None:
         for name, mirror in list(self._mirrors.items()):
             try:
                 tell(mirror)
             except Exception as error:
-                del self._mirrors[name]
+                self._mirrors.pop(name, None)
                 _warn(name, error)
+                with suppress(Exception):  # one that is left open would hold up the end of the process
+                    mirror.close(1)
 
 
 def _warn(name: str, error: Exception) -> None:

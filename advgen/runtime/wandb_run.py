@@ -76,6 +76,7 @@ class WandbRun:
             config=about(subject),
             settings=wandb.Settings(
                 silent=True,
+                reinit="create_new",  # by default a run that was not ended well would be given out again, as this one
                 console="off",
                 disable_git=True,  # run.json says the commit
                 disable_code=True,

@@ -174,6 +174,29 @@ def test_an_offline_file_that_was_torn_counts_up_to_there(offline: Path) -> None
     assert set(found) <= {24, 16, 8, -1} and len(set(found)) > 1
 
 
+def test_an_evaluation_beside_a_training_in_one_process_has_its_own_run(offline: Path) -> None:
+    """W&B's client gives out the run that is open, if it is not told otherwise."""
+    config = TrackingConfig(wandb="offline")
+    training = mirrors_of(config, Subject(offline, "name", {}))
+    training.open()
+    training.scalars({"a": 1.0}, 8)
+    about = {"name": "fid", "value": 3.0, "nimg": 8, "moment": "end", "resolution": 64}
+    (offline / "metrics.jsonl").write_text(json.dumps(about) + "\n")
+    evaluation = EvaluationMirror(config, Subject(offline, "name", {}, "evaluation"))
+    evaluation.catch_up()
+    training.scalars({"a": 2.0}, 16)
+    evaluation.close()
+    training.close()
+    steps = {
+        record["run"]["run_id"]: [r["history"]["item"]["_step"] for r in records if r["type"] == "history"]
+        for records in map(read_offline, offline_folders(offline))
+        for record in records
+        if record["type"] == "run"
+    }
+    identities = [(offline / name).read_text().strip() for name in ("wandb-id", "wandb-id-evaluation")]
+    assert steps == {identities[0]: [8, 16], identities[1]: [0]}
+
+
 def test_evaluations_are_a_run_of_their_own_that_names_the_training(offline: Path) -> None:
     metrics = JsonLines(offline / "metrics.jsonl")
     config = TrackingConfig(wandb="offline")
@@ -201,7 +224,11 @@ def test_evaluations_are_a_run_of_their_own_that_names_the_training(offline: Pat
 class Broken:
     """A mirror that fails at everything."""
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
     def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
         raise ConnectionError("no route\nto anywhere")
 
 
@@ -210,7 +237,8 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(caplog: pytest.LogCap
         raise RuntimeError("cannot be opened")
 
     with caplog.at_level(logging.WARNING, logger="advgen"):
-        mirror = Mirrors({"one": refuses, "two": Broken})
+        broken = Broken()
+        mirror = Mirrors({"one": refuses, "two": lambda: broken})
         mirror.open()
         for nimg in range(3):
             mirror.scalars({"a": 1.0}, nimg)
@@ -220,3 +248,4 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(caplog: pytest.LogCap
         "one failed and is left out from here on: cannot be opened",
         "two failed and is left out from here on: no route",
     ]
+    assert broken.asked == ["scalars", "close"], "or W&B's client would wait for its server when the process ends"
