@@ -60,7 +60,9 @@ class WandbRun:
         identity = run_id(subject.folder, subject.job)
         self.known = -1 if self._online else last_offline_step(subject.folder, identity)
         training = subject.job == "training"
-        wandb.setup(wandb.Settings(silent=True))
+        common = wandb.setup(wandb.Settings(silent=True)).settings
+        if not training:  # an agent of a sweep wants one run of the process, with its own id: the training's
+            common.sweep_id = None
         self._run = wandb.init(
             project=config.project,
             entity=config.entity,
@@ -159,11 +161,17 @@ def open_run(config: TrackingConfig, subject: Subject) -> WandbRun:
 
 
 def run_id(folder: Path, job: Job, *, new: bool = False) -> str:
-    """The W&B id of a run folder's job, made once; ``new`` makes another one."""
+    """The W&B id of a run folder's job, made once; ``new`` makes another one.
+
+    Under one of W&B's agents a training has the agent's id: W&B's client takes no other one there.
+    """
     path = folder / ("wandb-id" if job == "training" else f"wandb-id-{job}")
-    if new or not path.exists():
-        write_text(path, secrets.token_hex(6) + "\n")
-    return path.read_text().strip()
+    known = path.read_text().strip() if path.exists() and not new else None
+    given = os.environ.get("WANDB_RUN_ID") if job == "training" and os.environ.get("WANDB_SWEEP_ID") else None
+    wanted = given or known or secrets.token_hex(6)
+    if wanted != known:
+        write_text(path, wanted + "\n")
+    return wanted
 
 
 def about(subject: Subject) -> dict[str, Any]:

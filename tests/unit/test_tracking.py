@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,24 @@ def test_an_offline_file_that_was_torn_counts_up_to_there(offline: Path) -> None
         found.append(last_offline_step(offline, identity))
     assert found == sorted(found, reverse=True)
     assert set(found) <= {24, 16, 8, -1} and len(set(found)) > 1
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The run id that one of W&B's agents gives."""
+    import wandb
+
+    wandb.teardown()  # it keeps the environment that it was first used in
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_RUN_ID", "r7")
+    yield "r7"
+    wandb.teardown()
+
+
+def test_under_an_agent_the_training_has_its_id_and_the_evaluation_another(offline: Path, agent: str) -> None:
+    (offline / "wandb-id").write_text("of an agent before\n")
+    test_an_evaluation_beside_a_training_in_one_process_has_its_own_run(offline)
+    assert (offline / "wandb-id").read_text().strip() == agent
 
 
 def test_an_evaluation_beside_a_training_in_one_process_has_its_own_run(offline: Path) -> None:
