@@ -15,6 +15,7 @@ import netrc
 import os
 import secrets
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -39,8 +40,9 @@ class WandbRun:
         subject: what it shows.
         mode: online raises where the server does not answer.
         scratch: where W&B keeps its files; None for the run folder.
-        patience_seconds: to wait at the end for a server that does not take everything; at most half a minute of it at
-            the beginning. A job that was asked to stop has little time.
+        patience_seconds: to wait for a server that does not take everything: the artifacts that the run was made of,
+            and, at the end, what is left; at most half a minute of it at the beginning. A job that was asked to stop
+            has little time.
 
     Attributes:
         known: the last step that W&B holds; -1 for none.
@@ -57,6 +59,7 @@ class WandbRun:
         import wandb
 
         self._config, self._subject, self._online = config, subject, mode == "online"
+        self._patience_seconds = patience_seconds
         identity = run_id(subject.folder, subject.job)
         self.known = -1 if self._online else last_offline_step(subject.folder, identity)
         training = subject.job == "training"
@@ -126,11 +129,29 @@ class WandbRun:
         if kind == "disabled":
             return
         if self._online:  # offline W&B records no inputs; `advgen sync` does
-            for artifact in inputs(self._subject, kind):
-                self._run.use_artifact(artifact)
+            self._use(kind)
         for path in paths:
             artifact = checkpoint_artifact(self._subject, self._run.id, path, kind)
             self._run.log_artifact(artifact, aliases=["latest", f"nimg-{int(path.name)}"])
+
+    def _use(self, kind: Literal["references", "files"]) -> None:
+        """Name what the run was made of. The client waits for its server without end: so another thread does."""
+        failed: list[Exception] = []
+
+        def use() -> None:
+            try:
+                for artifact in inputs(self._subject, kind):
+                    self._run.use_artifact(artifact)
+            except Exception as error:
+                failed.append(error)
+
+        using = threading.Thread(target=use, name="inputs", daemon=True)
+        using.start()
+        using.join(self._patience_seconds)
+        if using.is_alive():
+            raise TimeoutError(f"the server took no artifact in {self._patience_seconds:g} s")
+        if failed:
+            raise failed[0]
 
     def alert(self, title: str, text: str) -> None:
         """A message to a person."""
