@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from advgen.files import write_text
 from advgen.runtime.config import TrackingConfig
@@ -231,16 +232,24 @@ def last_session(folder: Path, identity: str) -> Literal["online", "offline"] | 
 
 
 def base_url() -> str:
-    """Of the server, as W&B's client finds it in the environment."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    """Of the server, as W&B's client finds it: in the environment, or where `wandb login --host` has written it."""
+    import wandb
+
+    return os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
 
 
 def has_key() -> bool:
-    """Whether W&B would find a key: in the environment or in ~/.netrc, where its login writes it."""
+    """Whether W&B would find a key for its server: in the environment or in ~/.netrc, where its login writes it.
+
+    Without one its client asks the person at the terminal, and waits.
+    """
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = base_url().partition("://")[2].partition("/")[0]
+    servers = {urlsplit(base_url()).netloc}
+    if servers == {"api.forge.coreweave.com"}:  # W&B's own; keys were written under its older name
+        servers.add("api.wandb.ai")
+    place = os.environ.get("NETRC")
     try:
-        return any("wandb" in known or known == host for known in netrc.netrc().hosts)
+        return not servers.isdisjoint(netrc.netrc(Path(place).expanduser() if place else None).hosts)
     except (OSError, netrc.NetrcParseError):
         return False

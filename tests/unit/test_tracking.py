@@ -79,8 +79,17 @@ def test_the_key_is_looked_for_where_wandb_looks(tmp_path: Path, monkeypatch: py
     netrc.write_text("machine example.org login me password secret\n")
     netrc.chmod(0o600)
     assert not has_key()
-    netrc.write_text("machine api.wandb.ai login user password secret\n")
+    for own in ("api.wandb.ai", "api.forge.coreweave.com"):
+        netrc.write_text(f"machine {own} login user password secret\n")
+        assert has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8443")  # W&B would ask for the key of this one
+    assert not has_key()
+    netrc.write_text("machine wandb.example.org:8443 login user password secret\n")
     assert has_key()
+    monkeypatch.setenv("NETRC", str(netrc.rename(tmp_path / "elsewhere")))
+    assert has_key()
+    monkeypatch.delenv("NETRC")
+    monkeypatch.delenv("WANDB_BASE_URL")
     netrc.write_text("machine machine machine")
     assert not has_key()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
