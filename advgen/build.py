@@ -200,8 +200,10 @@ def build_trainer(
     folder = RunFolder(recipe.folder)
     about = {**method_of(recipe), "data.manifest": manifest}
     check_same_run(folder.checkpoints, about)
-    parent, begins_with = folder.parent(), None
-    if recipe.init_from is not None and not list_checkpoints(folder.checkpoints):
+    parent, begins_with = None, None
+    if list_checkpoints(folder.checkpoints):
+        parent = folder.parent()
+    elif recipe.init_from is not None:
         parent = parent_of(recipe.init_from)
         begins_with = weights_of(parent)
     if world.main:

@@ -135,6 +135,9 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, capsys: pytest
     assert main(["train", str(recipe), "--name", "wide", "--from", f"{parent}@64", "--game.latent-size", "4"]) == 2
     message = capsys.readouterr().err
     assert "init_from" in message and "Give the recipe the networks of that run" in message
+    assert main(["train", str(recipe), "--name", "wide", "--game.latent-size", "4"]) == 0
+    about = json.loads((tmp_path / "runs" / "wide" / "run.json").read_text())
+    assert about["parent"] is None, "it has begun without one in the end"
 
 
 def test_init_from_is_a_run_and_a_place_in_it(tmp_path: Path) -> None:
