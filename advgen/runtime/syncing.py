@@ -24,7 +24,7 @@ from advgen.runtime.checkpoint import lasting_checkpoints
 from advgen.runtime.config import TrackingConfig
 from advgen.runtime.history import JOBS, Job, Row, rows
 from advgen.runtime.run_folder import RunFolder
-from advgen.runtime.tensorboard_files import TensorBoard
+from advgen.runtime.tensorboard_files import TensorBoard, require_tensorboard
 from advgen.runtime.tracking import Subject
 from advgen.runtime.wandb_run import WandbRun, base_url, has_key, last_session, run_id
 
@@ -106,6 +106,7 @@ def sync_tensorboard(config: TrackingConfig, subject: Subject, *, rebuild: bool 
         if live and (rebuild or config.tensorboard):
             raise UserError(f"{subject.folder}: is being trained. Write its TensorBoard files when it has ended.")
         counts: Counts = {}
+        require_tensorboard()
         for job in JOBS:
             if rebuild:
                 shutil.rmtree(subject.folder / "tensorboard" / job, ignore_errors=True)
