@@ -26,7 +26,7 @@ from advgen.files import write_text
 from advgen.runtime.config import TrackingConfig
 from advgen.runtime.history import Job, Row, rows
 from advgen.runtime.tracking import Subject
-from advgen.runtime.wandb_artifacts import checkpoint_artifact, inputs
+from advgen.runtime.wandb_artifacts import checkpoint_artifact, inputs, without_keys
 
 _log = logging.getLogger(__name__)
 
@@ -197,10 +197,13 @@ def run_id(folder: Path, job: Job, *, new: bool = False) -> str:
 
 
 def about(subject: Subject) -> dict[str, Any]:
-    """A W&B run's configuration: the recipe, where it comes from, and of an evaluation the training that it is of."""
+    """A W&B run's configuration: the recipe, where it comes from, and of an evaluation the training that it is of.
+
+    What may be a key or password of a store stays here: W&B's pages are read by others.
+    """
     provenance = subject.folder / "run.json"
     session = json.loads(provenance.read_text()) if provenance.is_file() else {}
-    found: dict[str, Any] = {**subject.recipe, "run": session}
+    found: dict[str, Any] = {**subject.recipe, "data": without_keys(subject.recipe.get("data", {})), "run": session}
     if subject.job == "evaluation":
         found["training_run"] = run_id(subject.folder, "training")
     return found

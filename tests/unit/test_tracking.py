@@ -13,7 +13,7 @@ import torch
 from advgen.images import save_png
 from advgen.runtime.config import TrackingConfig
 from advgen.runtime.tracking import EvaluationMirror, JsonLines, Mirrors, Subject, mirrors_of
-from advgen.runtime.wandb_run import has_key, last_offline_step
+from advgen.runtime.wandb_run import about, has_key, last_offline_step
 from tests.wandb_files import offline_folders, read_offline
 
 
@@ -106,6 +106,18 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "samples").mkdir(parents=True)
     save_png(folder / "samples" / "8.png", torch.zeros(8, 8, 3, dtype=torch.uint8))
     return folder
+
+
+def test_keys_of_a_store_do_not_go_to_wandb(offline: Path) -> None:
+    sets = {"shards": "https://me:word@host/shards?token=abc", "weight": 1.0}
+    remote = {"folder": "~/cache", "options": {"secret": "abc"}}
+    told = about(Subject(offline, "name", {"seed": 3, "data": {"train": sets, "mix": [sets], "remote": remote}}))
+    shown = {"shards": "https://host/shards", "weight": 1.0}
+    assert told["data"] == {
+        "train": shown,
+        "mix": [shown],
+        "remote": {"folder": "~/cache", "options": {"secret": "..."}},
+    }
 
 
 def test_disabled_means_no_wandb(offline: Path) -> None:
