@@ -70,7 +70,8 @@ def without_keys(value: Any, name: str = "") -> Any:
 
 def _fill(artifact: Artifact, path: Path, kind: Kind) -> None:
     if kind == "references":
-        artifact.add_reference(path.resolve().as_uri(), name=path.name, checksum=False)
+        # Without a sum W&B knows an artifact by its address only: enough for a checkpoint, not for a manifest.
+        artifact.add_reference(path.resolve().as_uri(), name=path.name, checksum=path.is_file())
     elif path.is_dir():
         artifact.add_dir(str(path))
     else:
