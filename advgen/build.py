@@ -38,7 +38,7 @@ from advgen.runtime.config import TrainingConfig
 from advgen.runtime.lineage import parent_of, weights_of
 from advgen.runtime.ranks import ranks_of
 from advgen.runtime.run_folder import RunFolder, provenance
-from advgen.runtime.tracking import Mirrors, Subject, open_mirror
+from advgen.runtime.tracking import Mirrors, Subject, mirrors_of
 from advgen.runtime.world import World
 from advgen.seeds import key_of
 from advgen.setting import Inspection, Reading, Setting
@@ -200,8 +200,10 @@ def build_trainer(
     folder = RunFolder(recipe.folder)
     about = {**method_of(recipe), "data.manifest": manifest}
     check_same_run(folder.checkpoints, about)
-    parent, begins_with = folder.parent(), None
-    if recipe.init_from is not None and not list_checkpoints(folder.checkpoints):
+    parent, begins_with = None, None
+    if list_checkpoints(folder.checkpoints):
+        parent = folder.parent()
+    elif recipe.init_from is not None:
         parent = parent_of(recipe.init_from)
         begins_with = weights_of(parent)
     if world.main:
@@ -211,7 +213,7 @@ def build_trainer(
         folder.describe(dump_yaml(recipe), {**session, "parent": parent})
     world.wait()
     subject = Subject(folder.path, recipe.name, plain(recipe))
-    mirror = open_mirror(recipe.tracking, subject) if world.main else Mirrors({})
+    mirror = mirrors_of(recipe.tracking, subject) if world.main else Mirrors({})
     reading = Reading(data.read_threads, data.read_workers, data.bad_samples)
     inspection, every = None, recipe.evaluation.every_kimg
     if every is not None and recipe.evaluation.metrics:

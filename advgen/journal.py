@@ -13,7 +13,7 @@ from advgen.pictures import Pictures
 from advgen.runtime.checkpoint import lasting_checkpoints
 from advgen.runtime.history import shown
 from advgen.runtime.run_folder import RunFolder
-from advgen.runtime.tracking import JsonLines, Mirror
+from advgen.runtime.tracking import JsonLines, Mirrors
 
 _LOG, _SAMPLES = "log.jsonl", "samples/index.jsonl"
 
@@ -29,18 +29,19 @@ class Journal:
         writes: whether this is the first rank.
     """
 
-    def __init__(self, folder: RunFolder, mirror: Mirror, pictures: Pictures, columns: int, writes: bool) -> None:
+    def __init__(self, folder: RunFolder, mirror: Mirrors, pictures: Pictures, columns: int, writes: bool) -> None:
         self.folder, self.mirror = folder, mirror
         self._pictures, self._columns, self._writes = pictures, columns, writes
         self._logs: dict[str, JsonLines] = {}
 
     def open(self) -> None:
-        """Open the logs, to append to them."""
+        """Open the logs, to append to them, and the trackers: once no other process trains in the folder."""
         if self._writes:
             self._logs = {name: JsonLines(self.folder.path / name) for name in (_LOG, _SAMPLES)}
+            self.mirror.open()
 
     def close(self) -> None:
-        """Close the logs; the trackers are closed by whoever opened them."""
+        """Close the logs; whoever knows how the run ended closes the trackers."""
         for log in self._logs.values():
             log.close()
 

@@ -39,7 +39,7 @@ from advgen.runtime.preemption import StopRequest
 from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.saver import Saver
-from advgen.runtime.tracking import Mirror
+from advgen.runtime.tracking import Mirrors
 from advgen.runtime.transfer import Transfer
 from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
@@ -59,7 +59,7 @@ class Trainer:
     """Trains one game in one run folder."""
 
     def __init__(
-        self, game: Game, stream: Stream, world: World, folder: RunFolder, mirror: Mirror, setting: Setting
+        self, game: Game, stream: Stream, world: World, folder: RunFolder, mirror: Mirrors, setting: Setting
     ) -> None:
         check_game(game)
         check_setting(game, setting.config, world.size)

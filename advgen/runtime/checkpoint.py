@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -232,9 +233,17 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def lasting_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints that are not removed in their turn, oldest first: those at phase ends, and the newest."""
+    """The checkpoints that are not removed in their turn, oldest first: those at phase ends, and the newest.
+
+    An older one whose state cannot be read (it is damaged, or just being removed) is none of them.
+    """
     found = list_checkpoints(folder)
-    return [path for path in found if path == found[-1] or phase_ended(path) is not None]
+    lasting: list[Path] = []
+    for path in found[:-1]:
+        with suppress(UserError):
+            if phase_ended(path) is not None:
+                lasting.append(path)
+    return [*lasting, *found[-1:]]
 
 
 def find_checkpoint(run: Path, folder: Path, nimg: int | None) -> Path:

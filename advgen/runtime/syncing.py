@@ -24,7 +24,7 @@ from advgen.runtime.checkpoint import lasting_checkpoints
 from advgen.runtime.config import TrackingConfig
 from advgen.runtime.history import JOBS, Job, Row, rows
 from advgen.runtime.run_folder import RunFolder
-from advgen.runtime.tensorboard_files import TensorBoard
+from advgen.runtime.tensorboard_files import TensorBoard, require_tensorboard
 from advgen.runtime.tracking import Subject
 from advgen.runtime.wandb_run import WandbRun, base_url, has_key, last_session, run_id
 
@@ -79,10 +79,12 @@ def _send(config: TrackingConfig, subject: Subject, live: bool, patience_seconds
         # W&B keeps a copy of what it sends, which nobody needs here.
         with tempfile.TemporaryDirectory(prefix="advgen-sync-") as scratch:
             run = WandbRun(config, subject, "online", Path(scratch), patience_seconds)
-            count = run.show(_settled(rows(subject.folder, subject.job, run.known), live))
-            if subject.job == "training":
-                run.checkpoints(lasting_checkpoints(RunFolder(subject.folder).checkpoints))
-            run.close()
+            try:
+                count = run.show(_settled(rows(subject.folder, subject.job, run.known), live))
+                if subject.job == "training":
+                    run.checkpoints(lasting_checkpoints(RunFolder(subject.folder).checkpoints))
+            finally:
+                run.close()
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -104,6 +106,7 @@ def sync_tensorboard(config: TrackingConfig, subject: Subject, *, rebuild: bool 
         if live and (rebuild or config.tensorboard):
             raise UserError(f"{subject.folder}: is being trained. Write its TensorBoard files when it has ended.")
         counts: Counts = {}
+        require_tensorboard()
         for job in JOBS:
             if rebuild:
                 shutil.rmtree(subject.folder / "tensorboard" / job, ignore_errors=True)

@@ -32,7 +32,7 @@ class TensorBoard:
     """
 
     def __init__(self, subject: Subject) -> None:
-        writer = _package()
+        writer = require_tensorboard()
         self._subject = subject
         folder = subject.folder / "tensorboard" / subject.job
         last = -1
@@ -88,7 +88,12 @@ class TensorBoard:
                 self._writer.add_image(name, np.asarray(image.convert("RGB")), row.nimg, dataformats="HWC")
 
 
-def _package() -> type[SummaryWriter]:
+def require_tensorboard() -> type[SummaryWriter]:
+    """What writes its files.
+
+    Raises:
+        UserError: the package is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -106,13 +106,23 @@ class Mirror(Protocol):
 class Mirrors:
     """Any number of mirrors as one; one that fails is left out from there on, with a warning, and nothing is raised.
 
+    Before :meth:`open` they are told nothing: a process that has no right to a run is not to touch what shows it.
+
     Args:
         openings: what makes each mirror, by the name for the warning.
     """
 
     def __init__(self, openings: Mapping[str, Callable[[], Mirror]]) -> None:
+        self._openings = openings
         self._mirrors: dict[str, Mirror] = {}
-        for name, opening in openings.items():
+
+    def open(self) -> None:
+        """Open each; one that cannot be opened is left out.
+
+        Raises:
+            UserError: what is asked for is not installed.
+        """
+        for name, opening in self._openings.items():
             try:
                 self._mirrors[name] = opening()
             except UserError:  # what is asked for is not there: better told before hours of training
@@ -146,16 +156,22 @@ class Mirrors:
 
     def close(self, exit_code: int = 0) -> None:
         """The end."""
-        self._each(lambda mirror: mirror.close(exit_code))
-        self._mirrors = {}
+        closing, self._mirrors = self._mirrors, {}
+        for name, mirror in closing.items():
+            try:
+                mirror.close(exit_code)
+            except Exception as error:
+                _warn(name, error)
 
     def _each(self, tell: Callable[[Mirror], None]) -> None:
         for name, mirror in list(self._mirrors.items()):
             try:
                 tell(mirror)
             except Exception as error:
-                del self._mirrors[name]
+                self._mirrors.pop(name, None)
                 _warn(name, error)
+                with suppress(Exception):  # one that is left open would hold up the end of the process
+                    mirror.close(1)
 
 
 def _warn(name: str, error: Exception) -> None:
@@ -167,12 +183,8 @@ def _warn(name: str, error: Exception) -> None:
     )
 
 
-def open_mirror(config: TrackingConfig, subject: Subject) -> Mirrors:
-    """The mirrors that the recipe asks for; none that cannot be opened.
-
-    Raises:
-        UserError: TensorBoard is asked for and not installed.
-    """
+def mirrors_of(config: TrackingConfig, subject: Subject) -> Mirrors:
+    """The mirrors that the recipe asks for, not opened yet."""
     openings: dict[str, Callable[[], Mirror]] = {}
     if config.wandb != "disabled":
 
@@ -204,7 +216,8 @@ class EvaluationMirror:
         self._mirrors = Mirrors({})
         with suppress(BlockingIOError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._mirrors = open_mirror(config, subject)
+            self._mirrors = mirrors_of(config, subject)
+            self._mirrors.open()
 
     def catch_up(self) -> None:
         """Show the records that are not shown yet."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from advgen.files import sha256
 from advgen.runtime.checkpoint import COMPLETE
@@ -42,7 +43,7 @@ def inputs(subject: Subject, kind: Kind) -> Iterator[Artifact]:
     train = subject.recipe["data"].get("train")
     if train is not None:
         manifest = wandb.Artifact("shards", "dataset", metadata={"digest": session.get("manifest")})
-        place = str(train["shards"])
+        place = str(without_keys(train["shards"]))
         if "://" in place:
             manifest.add_reference(f"{place.rstrip('/')}/manifest.json", checksum=False)
         else:
@@ -55,9 +56,22 @@ def inputs(subject: Subject, kind: Kind) -> Iterator[Artifact]:
             yield checkpoint_artifact(source, parent["wandb_id"], path, kind)
 
 
+def without_keys(value: Any, name: str = "") -> Any:
+    """Plain values without a store's options, and addresses without user, password and query."""
+    if isinstance(value, Mapping):
+        return {key: "..." if name == "options" else without_keys(each, str(key)) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_keys(each) for each in value]
+    if isinstance(value, str) and "://" in value:
+        parts = urlsplit(value)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return value
+
+
 def _fill(artifact: Artifact, path: Path, kind: Kind) -> None:
     if kind == "references":
-        artifact.add_reference(path.resolve().as_uri(), name=path.name, checksum=False)
+        # Without a sum W&B knows an artifact by its address only: enough for a checkpoint, not for a manifest.
+        artifact.add_reference(path.resolve().as_uri(), name=path.name, checksum=path.is_file())
     elif path.is_dir():
         artifact.add_dir(str(path))
     else:

@@ -15,16 +15,18 @@ import netrc
 import os
 import secrets
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from advgen.files import write_text
 from advgen.runtime.config import TrackingConfig
 from advgen.runtime.history import Job, Row, rows
 from advgen.runtime.tracking import Subject
-from advgen.runtime.wandb_artifacts import checkpoint_artifact, inputs
+from advgen.runtime.wandb_artifacts import checkpoint_artifact, inputs, without_keys
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +41,9 @@ class WandbRun:
         subject: what it shows.
         mode: online raises where the server does not answer.
         scratch: where W&B keeps its files; None for the run folder.
-        patience_seconds: to wait at the end for a server that does not take everything; at most half a minute of it at
-            the beginning. A job that was asked to stop has little time.
+        patience_seconds: to wait for a server that does not take everything: the artifacts that the run was made of,
+            and, at the end, what is left; at most half a minute of it at the beginning. A job that was asked to stop
+            has little time.
 
     Attributes:
         known: the last step that W&B holds; -1 for none.
@@ -57,10 +60,13 @@ class WandbRun:
         import wandb
 
         self._config, self._subject, self._online = config, subject, mode == "online"
+        self._patience_seconds = patience_seconds
         identity = run_id(subject.folder, subject.job)
         self.known = -1 if self._online else last_offline_step(subject.folder, identity)
         training = subject.job == "training"
-        wandb.setup(wandb.Settings(silent=True))
+        common = wandb.setup(wandb.Settings(silent=True)).settings
+        if not training:  # an agent of a sweep wants one run of the process, with its own id: the training's
+            common.sweep_id = None
         self._run = wandb.init(
             project=config.project,
             entity=config.entity,
@@ -76,6 +82,7 @@ class WandbRun:
             config=about(subject),
             settings=wandb.Settings(
                 silent=True,
+                reinit="create_new",  # by default a run that was not ended well would be given out again, as this one
                 console="off",
                 disable_git=True,  # run.json says the commit
                 disable_code=True,
@@ -123,11 +130,29 @@ class WandbRun:
         if kind == "disabled":
             return
         if self._online:  # offline W&B records no inputs; `advgen sync` does
-            for artifact in inputs(self._subject, kind):
-                self._run.use_artifact(artifact)
+            self._use(kind)
         for path in paths:
             artifact = checkpoint_artifact(self._subject, self._run.id, path, kind)
             self._run.log_artifact(artifact, aliases=["latest", f"nimg-{int(path.name)}"])
+
+    def _use(self, kind: Literal["references", "files"]) -> None:
+        """Name what the run was made of. The client waits for its server without end: so another thread does."""
+        failed: list[Exception] = []
+
+        def use() -> None:
+            try:
+                for artifact in inputs(self._subject, kind):
+                    self._run.use_artifact(artifact)
+            except Exception as error:
+                failed.append(error)
+
+        using = threading.Thread(target=use, name="inputs", daemon=True)
+        using.start()
+        using.join(self._patience_seconds)
+        if using.is_alive():
+            raise TimeoutError(f"the server took no artifact in {self._patience_seconds:g} s")
+        if failed:
+            raise failed[0]
 
     def alert(self, title: str, text: str) -> None:
         """A message to a person."""
@@ -158,18 +183,27 @@ def open_run(config: TrackingConfig, subject: Subject) -> WandbRun:
 
 
 def run_id(folder: Path, job: Job, *, new: bool = False) -> str:
-    """The W&B id of a run folder's job, made once; ``new`` makes another one."""
+    """The W&B id of a run folder's job, made once; ``new`` makes another one.
+
+    Under one of W&B's agents a training has the agent's id: W&B's client takes no other one there.
+    """
     path = folder / ("wandb-id" if job == "training" else f"wandb-id-{job}")
-    if new or not path.exists():
-        write_text(path, secrets.token_hex(6) + "\n")
-    return path.read_text().strip()
+    known = path.read_text().strip() if path.exists() and not new else None
+    given = os.environ.get("WANDB_RUN_ID") if job == "training" and os.environ.get("WANDB_SWEEP_ID") else None
+    wanted = given or known or secrets.token_hex(6)
+    if wanted != known:
+        write_text(path, wanted + "\n")
+    return wanted
 
 
 def about(subject: Subject) -> dict[str, Any]:
-    """A W&B run's configuration: the recipe, where it comes from, and of an evaluation the training that it is of."""
+    """A W&B run's configuration: the recipe, where it comes from, and of an evaluation the training that it is of.
+
+    What may be a key or password of a store stays here: W&B's pages are read by others.
+    """
     provenance = subject.folder / "run.json"
     session = json.loads(provenance.read_text()) if provenance.is_file() else {}
-    found: dict[str, Any] = {**subject.recipe, "run": session}
+    found: dict[str, Any] = {**subject.recipe, "data": without_keys(subject.recipe.get("data", {})), "run": session}
     if subject.job == "evaluation":
         found["training_run"] = run_id(subject.folder, "training")
     return found
@@ -201,16 +235,24 @@ def last_session(folder: Path, identity: str) -> Literal["online", "offline"] | 
 
 
 def base_url() -> str:
-    """Of the server, as W&B's client finds it in the environment."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    """Of the server, as W&B's client finds it: in the environment, or where `wandb login --host` has written it."""
+    import wandb
+
+    return os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
 
 
 def has_key() -> bool:
-    """Whether W&B would find a key: in the environment or in ~/.netrc, where its login writes it."""
+    """Whether W&B would find a key for its server: in the environment or in ~/.netrc, where its login writes it.
+
+    Without one its client asks the person at the terminal, and waits.
+    """
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = base_url().partition("://")[2].partition("/")[0]
+    servers = {urlsplit(base_url()).netloc}
+    if servers == {"api.forge.coreweave.com"}:  # W&B's own; keys were written under its older name
+        servers.add("api.wandb.ai")
+    place = os.environ.get("NETRC")
     try:
-        return any("wandb" in known or known == host for known in netrc.netrc().hosts)
+        return not servers.isdisjoint(netrc.netrc(Path(place).expanduser() if place else None).hosts)
     except (OSError, netrc.NetrcParseError):
         return False

@@ -15,6 +15,7 @@ from advgen.runtime import checkpoint as module
 from advgen.runtime.checkpoint import (
     Checkpoint,
     StoredMoments,
+    lasting_checkpoints,
     latest_checkpoint,
     list_checkpoints,
     phase_ended,
@@ -183,6 +184,16 @@ def test_the_newest_and_all_phase_ends_are_kept(tmp_path: Path) -> None:
             {n for n in ends if n <= nimg} | set(within[-2:])
         )
     assert (tmp_path / "latest").read_text() == "000000000090\n"
+
+
+def test_those_that_stay_are_named_also_where_one_cannot_be_read(tmp_path: Path) -> None:
+    """Trackers are told of them at the end of a training, which a damaged one is not to stop."""
+    assert lasting_checkpoints(tmp_path) == []
+    ends = {8: -1, 16: 0, 24: None, 32: 1, 40: None}
+    paths = [write_checkpoint(tmp_path, checkpoint(nimg, ended)) for nimg, ended in ends.items()]
+    assert lasting_checkpoints(tmp_path) == [paths[0], paths[1], paths[3], paths[4]]
+    (paths[1] / "state.json").write_text("{")
+    assert lasting_checkpoints(tmp_path) == [paths[0], paths[3], paths[4]]
 
 
 def test_where_there_is_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:

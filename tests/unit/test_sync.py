@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,24 @@ def test_a_server_that_takes_nothing_or_is_gone_is_told(
     message = capsys.readouterr().err
     assert server.url in message and "Traceback" not in message
     assert (run / "tracking.json").read_text() == marks
+
+
+@pytest.mark.slow
+def test_an_artifact_that_the_server_never_takes_is_not_waited_for_without_end(
+    server: WandbServer, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer, over = server.answer, threading.Event()
+
+    def stuck(operation: str, values: dict[str, Any]) -> dict[str, Any] | None:
+        if operation == "CreateArtifact":
+            over.wait(60)
+        return answer(operation, values)
+
+    monkeypatch.setattr(server, "answer", stuck)
+    began = time.monotonic()
+    assert main(["sync", str(run), "--timeout", "2"]) == 2
+    assert "did not take" in capsys.readouterr().err and time.monotonic() - began < 30
+    over.set()
 
 
 @pytest.mark.slow

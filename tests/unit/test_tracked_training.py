@@ -16,7 +16,9 @@ from advgen.errors import UserError
 from advgen.runtime.checkpoint import read_checkpoint
 from advgen.runtime.history import rows
 from advgen.runtime.preemption import StopRequest
+from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.tracking import Mirrors
+from advgen.strict_config import dump_yaml
 from advgen.trainer import Diverged
 from pipelines.__main__ import main
 from pipelines.terminal import TrainingBar
@@ -93,6 +95,22 @@ def test_a_loss_that_is_not_finite_alerts(tmp_path: Path) -> None:
     assert notes.alerts == ["not finite"]
 
 
+def test_a_training_that_is_refused_touches_no_tracker(tmp_path: Path) -> None:
+    """Another process trains here, and shows it: W&B would take the end of this one for the end of that one."""
+    recipe = load_recipe(tiny_recipe(tmp_path, game=SHORT))
+    opened: list[Notes] = []
+
+    def opening() -> Notes:
+        opened.append(Notes())
+        return opened[-1]
+
+    folder = RunFolder(recipe.folder)
+    folder.claim(dump_yaml(recipe))
+    with folder.locked(), pytest.raises(UserError, match="another process is training here"):
+        train(tmp_path, {"notes": opening})
+    assert not opened
+
+
 @pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tiny_recipe(tmp_path, game=SHORT)
@@ -117,6 +135,9 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, capsys: pytest
     assert main(["train", str(recipe), "--name", "wide", "--from", f"{parent}@64", "--game.latent-size", "4"]) == 2
     message = capsys.readouterr().err
     assert "init_from" in message and "Give the recipe the networks of that run" in message
+    assert main(["train", str(recipe), "--name", "wide", "--game.latent-size", "4"]) == 0
+    about = json.loads((tmp_path / "runs" / "wide" / "run.json").read_text())
+    assert about["parent"] is None, "it has begun without one in the end"
 
 
 def test_init_from_is_a_run_and_a_place_in_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 
 from advgen.images import save_png
 from advgen.runtime.config import TrackingConfig
-from advgen.runtime.tracking import EvaluationMirror, JsonLines, Mirrors, Subject, open_mirror
-from advgen.runtime.wandb_run import has_key, last_offline_step
+from advgen.runtime.tracking import EvaluationMirror, JsonLines, Mirrors, Subject, mirrors_of
+from advgen.runtime.wandb_run import about, has_key, last_offline_step
 from tests.wandb_files import offline_folders, read_offline
 
 
@@ -78,8 +79,17 @@ def test_the_key_is_looked_for_where_wandb_looks(tmp_path: Path, monkeypatch: py
     netrc.write_text("machine example.org login me password secret\n")
     netrc.chmod(0o600)
     assert not has_key()
-    netrc.write_text("machine api.wandb.ai login user password secret\n")
+    for own in ("api.wandb.ai", "api.forge.coreweave.com"):
+        netrc.write_text(f"machine {own} login user password secret\n")
+        assert has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8443")  # W&B would ask for the key of this one
+    assert not has_key()
+    netrc.write_text("machine wandb.example.org:8443 login user password secret\n")
     assert has_key()
+    monkeypatch.setenv("NETRC", str(netrc.rename(tmp_path / "elsewhere")))
+    assert has_key()
+    monkeypatch.delenv("NETRC")
+    monkeypatch.delenv("WANDB_BASE_URL")
     netrc.write_text("machine machine machine")
     assert not has_key()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -98,9 +108,22 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def test_keys_of_a_store_do_not_go_to_wandb(offline: Path) -> None:
+    sets = {"shards": "https://me:word@host/shards?token=abc", "weight": 1.0}
+    remote = {"folder": "~/cache", "options": {"secret": "abc"}}
+    told = about(Subject(offline, "name", {"seed": 3, "data": {"train": sets, "mix": [sets], "remote": remote}}))
+    shown = {"shards": "https://host/shards", "weight": 1.0}
+    assert told["data"] == {
+        "train": shown,
+        "mix": [shown],
+        "remote": {"folder": "~/cache", "options": {"secret": "..."}},
+    }
+
+
 def test_disabled_means_no_wandb(offline: Path) -> None:
     before = list(offline.rglob("*"))
-    mirror = open_mirror(TrackingConfig(wandb="disabled"), Subject(offline, "name", {}))
+    mirror = mirrors_of(TrackingConfig(wandb="disabled"), Subject(offline, "name", {}))
+    mirror.open()
     mirror.scalars({"a": 1.0}, 0)
     mirror.picture("a", offline / "nowhere.png", 0)
     mirror.close()
@@ -113,7 +136,8 @@ def test_sessions_of_a_run_are_one_history_in_the_offline_files(offline: Path) -
     (offline / "run.json").write_text(json.dumps({"commit": "c", "parent": None}))
     log = JsonLines(offline / "log.jsonl")
     for session, nimgs in enumerate([(8, 16, 24), (32,)]):
-        mirror = open_mirror(config, Subject(offline, "name", {"seed": 3}))
+        mirror = mirrors_of(config, Subject(offline, "name", {"seed": 3}))
+        mirror.open()
         if session:
             mirror.catch_up()
         for nimg in nimgs:
@@ -155,7 +179,8 @@ def test_sessions_of_a_run_are_one_history_in_the_offline_files(offline: Path) -
 
 
 def test_an_offline_file_that_was_torn_counts_up_to_there(offline: Path) -> None:
-    mirror = open_mirror(TrackingConfig(), Subject(offline, "name", {}))
+    mirror = mirrors_of(TrackingConfig(), Subject(offline, "name", {}))
+    mirror.open()
     for nimg in (8, 16, 24):
         mirror.scalars({"a": 1.0}, nimg)
     mirror.close()
@@ -169,6 +194,47 @@ def test_an_offline_file_that_was_torn_counts_up_to_there(offline: Path) -> None
         found.append(last_offline_step(offline, identity))
     assert found == sorted(found, reverse=True)
     assert set(found) <= {24, 16, 8, -1} and len(set(found)) > 1
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The run id that one of W&B's agents gives."""
+    import wandb
+
+    wandb.teardown()  # it keeps the environment that it was first used in
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_RUN_ID", "r7")
+    yield "r7"
+    wandb.teardown()
+
+
+def test_under_an_agent_the_training_has_its_id_and_the_evaluation_another(offline: Path, agent: str) -> None:
+    (offline / "wandb-id").write_text("of an agent before\n")
+    test_an_evaluation_beside_a_training_in_one_process_has_its_own_run(offline)
+    assert (offline / "wandb-id").read_text().strip() == agent
+
+
+def test_an_evaluation_beside_a_training_in_one_process_has_its_own_run(offline: Path) -> None:
+    """W&B's client gives out the run that is open, if it is not told otherwise."""
+    config = TrackingConfig(wandb="offline")
+    training = mirrors_of(config, Subject(offline, "name", {}))
+    training.open()
+    training.scalars({"a": 1.0}, 8)
+    about = {"name": "fid", "value": 3.0, "nimg": 8, "moment": "end", "resolution": 64}
+    (offline / "metrics.jsonl").write_text(json.dumps(about) + "\n")
+    evaluation = EvaluationMirror(config, Subject(offline, "name", {}, "evaluation"))
+    evaluation.catch_up()
+    training.scalars({"a": 2.0}, 16)
+    evaluation.close()
+    training.close()
+    steps = {
+        record["run"]["run_id"]: [r["history"]["item"]["_step"] for r in records if r["type"] == "history"]
+        for records in map(read_offline, offline_folders(offline))
+        for record in records
+        if record["type"] == "run"
+    }
+    identities = [(offline / name).read_text().strip() for name in ("wandb-id", "wandb-id-evaluation")]
+    assert steps == {identities[0]: [8, 16], identities[1]: [0]}
 
 
 def test_evaluations_are_a_run_of_their_own_that_names_the_training(offline: Path) -> None:
@@ -198,7 +264,11 @@ def test_evaluations_are_a_run_of_their_own_that_names_the_training(offline: Pat
 class Broken:
     """A mirror that fails at everything."""
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
     def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
         raise ConnectionError("no route\nto anywhere")
 
 
@@ -207,7 +277,9 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(caplog: pytest.LogCap
         raise RuntimeError("cannot be opened")
 
     with caplog.at_level(logging.WARNING, logger="advgen"):
-        mirror = Mirrors({"one": refuses, "two": Broken})
+        broken = Broken()
+        mirror = Mirrors({"one": refuses, "two": lambda: broken})
+        mirror.open()
         for nimg in range(3):
             mirror.scalars({"a": 1.0}, nimg)
         mirror.alert("a", "b")
@@ -216,3 +288,4 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(caplog: pytest.LogCap
         "one failed and is left out from here on: cannot be opened",
         "two failed and is left out from here on: no route",
     ]
+    assert broken.asked == ["scalars", "close"], "or W&B's client would wait for its server when the process ends"
