@@ -22,7 +22,6 @@ from advgen.seeds import Noise
 from advgen.tools.scatter import POINTS, save_scatter
 from advgen.turns import Table
 
-
 _LATENTS = 0  # seed of the grids' latents: the same for all runs, whose grids are laid side by side
 
 

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -278,7 +278,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(caplog: pytest.LogCap
 
     with caplog.at_level(logging.WARNING, logger="advgen"):
         broken = Broken()
-        mirror = Mirrors({"one": refuses, "two": lambda: broken})
+        mirror = Mirrors({"one": refuses, "two": lambda: cast(Any, broken)})
         mirror.open()
         for nimg in range(3):
             mirror.scalars({"a": 1.0}, nimg)
