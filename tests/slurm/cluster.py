@@ -38,6 +38,8 @@ ReturnToService=2
 SlurmdTimeout=60
 KillWait=3
 MinJobAge=3600
+# Ports of rendezvous follow from the job: two clusters on this machine, one a worker, are not to count alike.
+FirstJobId={control}
 MpiDefault=none
 SwitchType=switch/none
 PreemptType=preempt/partition_prio
