@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from advgen.metrics import METRICS
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.protocols import PROTOCOLS
 from advgen.runtime.config import TrackingConfig, TrainingConfig
-from advgen.strict_config import YamlText, configuration, parse, plain, read_yaml
+from advgen.strict_config import YamlText, configuration, flatten, parse, plain, read_yaml
 
 # What may change between a run and its resumption: length, reporting and hardware. The data are compared by
 # their manifest and not by where they lie.
@@ -130,15 +130,3 @@ def method_of(recipe: Recipe) -> dict[str, Any]:
         for name, value in flat.items()
         if name in _BINDING or not any(name == free or name.startswith(free + ".") for free in _FREE)
     }
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, name + "."))
-        else:
-            flat[name] = value
-    return flat

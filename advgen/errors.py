@@ -20,3 +20,8 @@ class LostContact(UserError):
     """Another process of the run is gone, or was waited for too long. Nothing is wrong with the input: start again."""
 
     exit_code = 75
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

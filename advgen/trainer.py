@@ -316,12 +316,12 @@ class Trainer:
         if self._passed(self.config.sample_kimg, before_nimg):
             self._draw(self.timeline.progress(self.clock), "interval")
         inspection = self.setting.inspection
-        due = inspection is not None and not asked and self._passed(inspection.kimg, before_nimg)
-        if asked or due or self._passed(self.config.checkpoint_kimg, before_nimg):
+        if inspection is not None and (asked or not self._passed(inspection.kimg, before_nimg)):
+            inspection = None
+        if asked or inspection is not None or self._passed(self.config.checkpoint_kimg, before_nimg):
             self._save(collect_state(engines.values()), ended=None)
-        if inspection is not None and due:
+        if inspection is not None:
             self._written()
-            self.world.wait()
             with self._watchdog.resting():
                 inspection.look()
 

@@ -7,7 +7,6 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
@@ -78,7 +77,7 @@ def main(argv: list[str]) -> int:
             write_text(folder.config, dump_yaml(recipe))  # what later stages read, where training itself was skipped
         if "evaluate" in which and recipe.evaluation.metrics:
             if share is not None:
-                return _share(recipe, folder, share)
+                return evaluate(recipe, folder, How(share=share))  # no stage is done before all shares are
             trained = {path.name: sha256(path / "complete.json") for path in _checkpoints(folder)}
             _stage(
                 stages,
@@ -207,16 +206,6 @@ def _evaluate(recipe: Recipe, folder: RunFolder) -> Iterable[Path]:
     if code:
         raise Stopped(code)
     return [folder.metrics]
-
-
-def _share(recipe: Recipe, folder: RunFolder, share: tuple[int, int]) -> int:
-    """Evaluate some of the checkpoints, beside processes that evaluate the others.
-
-    No record of the stage is left, as none of them sees its end: what stands in metrics.jsonl is not computed again.
-    And W&B takes what is of one run from one process at a time: it is not told.
-    """
-    quiet = replace(recipe, tracking=replace(recipe.tracking, wandb="disabled"))
-    return evaluate(quiet, folder, How(share=share))
 
 
 def _others(recipe: Recipe) -> list[RunFolder]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advgen.config import Recipe, flatten
+from advgen.config import Recipe
 from advgen.errors import UserError
 from advgen.launch.secrets import check_recipe
-from advgen.strict_config import plain
+from advgen.strict_config import flatten, plain
 
 
 def check_portable(recipe: Recipe, storage: str) -> None:

@@ -59,7 +59,7 @@ def named_statistics(path: Path, key_parts: Mapping[str, Any]) -> FeatureStatist
     way_out = "Write it by `advgen evaluate reference SHARDS`, or name none: it is then computed."
     try:
         entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        there, wanted = _flat(entry["key"]), _flat(plain_key(key_parts))
+        there, wanted = strict_config.flatten(entry["key"]), strict_config.flatten(plain_key(key_parts))
         rows = [
             f"  {name}: {there.get(name)!r} in the file, {wanted.get(name)!r} wanted"
             for name in sorted({*there, *wanted})
@@ -71,14 +71,6 @@ def named_statistics(path: Path, key_parts: Mapping[str, Any]) -> FeatureStatist
         return FeatureStatistics.from_tensors(safetensors.torch.load(_content(entry, path)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path}: is no whole file of reference statistics ({error}). {way_out}") from None
-
-
-def _flat(key: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A key as dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in key.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def kept(

@@ -13,7 +13,7 @@ from typing import Any
 from advgen.clock import duration
 from advgen.report.compare_curves import curves_of
 from advgen.report.compare_data import Compared, Comparison, Contest
-from advgen.report.compare_words import GROUPING, both, kimg_range, reading, sentences
+from advgen.report.compare_words import GROUPING, both, finite, kimg_range, reading, sentences
 from advgen.report.figures import number
 from advgen.report.settings import first_columns, shown
 from advgen.report.thumbnails import pictures_of
@@ -130,12 +130,12 @@ def _row(contests: Sequence[Contest], columns: Sequence[str], run: Compared) -> 
         "kimg": run.run.nimg / 1000,
         "figures": [_cells(run, contest) for contest in contests],
         "settings": [shown(run.settings[name]) if name in run.settings else "–" for name in columns],
-        "hours": _known(cost.seconds / 3600),
+        "hours": finite(cost.seconds / 3600),
         "time": duration(cost.seconds) if math.isfinite(cost.seconds) else "",
-        "device_hours": _known(cost.device_hours),
+        "device_hours": finite(cost.device_hours),
         "cost": number(cost.device_hours),
         "unit": cost.unit,
-        "pace": _known(cost.seconds_per_kimg),
+        "pace": finite(cost.seconds_per_kimg),
         "pace_text": number(cost.seconds_per_kimg),
         "warnings": len(run.symptoms),
         "origin": [str(flat[key])[:40] if flat.get(key) is not None else "–" for key in _ORIGINS],
@@ -187,7 +187,3 @@ def _group_rows(contest: Contest) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

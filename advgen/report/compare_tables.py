@@ -11,7 +11,7 @@ from typing import Any
 
 from advgen.clock import duration
 from advgen.report.compare_data import Compared, Comparison
-from advgen.report.compare_words import GROUPING, both, kimg_range, sentences
+from advgen.report.compare_words import GROUPING, both, finite, kimg_range, sentences
 from advgen.report.figures import number
 from advgen.report.settings import first_columns, shown
 
@@ -33,10 +33,10 @@ def row_of(comparison: Comparison, run: Compared) -> list[Cell]:
     row += [_setting(run.settings[name]) if name in run.settings else None for name in comparison.differing]
     for contest in comparison.contests:
         final, best = run.final(contest.figure), run.best(contest.figure)
-        row += [final.value, _known(final.standard_error), final.nimg / 1000] if final else [None] * 3
+        row += [final.value, finite(final.standard_error), final.nimg / 1000] if final else [None] * 3
         row += [best.value, best.nimg / 1000] if best else [None] * 2
     cost = run.cost
-    row += [_known(cost.seconds / 3600), _known(cost.device_hours), cost.unit or None, _known(cost.seconds_per_kimg)]
+    row += [finite(cost.seconds / 3600), finite(cost.device_hours), cost.unit or None, finite(cost.seconds_per_kimg)]
     about = run.run.provenance
     return [*row, len(run.symptoms), *(_text(about.get(key)) for key in ("commit", "started"))]
 
@@ -66,7 +66,7 @@ def as_json(comparison: Comparison) -> str:
                     "group": sample.group,
                     "runs": len(sample.values),
                     "mean": sample.mean,
-                    "within_95": _known(sample.within),
+                    "within_95": finite(sample.within),
                     "values": sample.numbers,
                 }
                 for sample in contest.samples
@@ -75,8 +75,8 @@ def as_json(comparison: Comparison) -> str:
                 {
                     "group": each.group,
                     "difference": each.difference,
-                    "low": _known(each.low),
-                    "high": _known(each.high),
+                    "low": finite(each.low),
+                    "high": finite(each.high),
                     "noise": each.noise,
                     "beyond_noise": each.beyond,
                 }
@@ -142,10 +142,6 @@ def _cell(text: str) -> str:
     for special in "\\`*_[]<>|#":
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _setting(value: Any) -> Cell:

@@ -94,6 +94,11 @@ def both(value: float, within: float) -> str:
     return f"{number(value)} ± {number(within)}" if math.isfinite(within) else number(value)
 
 
+def finite(value: float) -> float | None:
+    """A figure for JSON and for sorting, which know no NaN."""
+    return value if math.isfinite(value) else None
+
+
 def kimg_range(sample: Sample) -> str:
     """Thousands of images at which a group was measured."""
     low, high = (f"{kimg:,.4g}" for kimg in sample.kimg)

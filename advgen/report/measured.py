@@ -12,6 +12,7 @@ from typing import Any, Literal
 from advgen.metrics.protocols import metric_of
 from advgen.report.data import Metric
 from advgen.report.settings import differing, shown
+from advgen.strict_config import flatten
 
 _SEED_OF_FAKES = "samples_seed"
 
@@ -114,22 +115,12 @@ def titles(figures: Sequence[Figure]) -> dict[Figure, tuple[str, str]]:
     result: dict[Figure, tuple[str, str]] = {}
     for name in dict.fromkeys(figure.name for figure in figures):
         mine = [figure for figure in figures if figure.name == name]
-        protocols = [_dotted(figure) for figure in mine]
+        protocols = [{"resolution": figure.resolution, **flatten(json.loads(figure.protocol))} for figure in mine]
         keys = differing(protocols)
         for number, (figure, protocol) in enumerate(zip(mine, protocols, strict=True), start=1):
             what = ", ".join(f"{key} {_brief(protocol.get(key))}" for key in keys)
             result[figure] = (name, "") if len(mine) == 1 else (f"{name} [{number}]", what)
     return result
-
-
-def _dotted(figure: Figure) -> dict[str, Any]:
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in values.items():
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-        return found
-
-    return {"resolution": figure.resolution, **flat(json.loads(figure.protocol))}
 
 
 def _brief(value: Any) -> str:

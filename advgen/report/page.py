@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from advgen.files import write_text
 from advgen.metrics.protocols import metric_of
 from advgen.report.data import Grid, Metric, Run, last_grids, read_run
 from advgen.report.figures import SMALL, WIDE, metric_chart, number, value_chart
+from advgen.report.settings import shown
 from advgen.report.symptoms import symptoms_of
+from advgen.strict_config import flatten
 
 WIDEST = 2048
 """Grids with more pixels in a row are embedded at this width."""
@@ -69,7 +70,7 @@ def render(run: Run) -> str:
         protocols=_protocols(run.metrics),
         **_charts(run),
         phases=run.spans,
-        provenance=list(_flat(run.provenance)),
+        provenance=[(name, shown(item)) for name, item in flatten(run.provenance).items() if item is not None],
         config=run.config,
         symptoms=symptoms_of(run),
         notes=run.notes,
@@ -268,15 +269,6 @@ def _picture(run: Run, path: Path, width: float, height: float = 640) -> dict[st
         "size": f"{size[0]} × {size[1]}",
         "reduced": times < 1,
     }
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as (dotted name, text); what is null is left out."""
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
-        elif item is not None:
-            yield f"{prefix}{key}", item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
 
 
 def kimg(nimg: float) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
 import yaml
+
+from advgen.strict_config import flatten
 
 Settings = Mapping[str, Any]
 """A resolved recipe by dotted names."""
@@ -25,7 +27,7 @@ def settings_of(config: str) -> dict[str, Any]:
         value = yaml.safe_load(config)
     except yaml.YAMLError:
         return {}
-    return dict(_flat(value)) if isinstance(value, Mapping) else {}
+    return flatten(value) if isinstance(value, Mapping) else {}
 
 
 def differing(all_settings: Sequence[Settings]) -> list[str]:
@@ -97,11 +99,3 @@ def shown(value: Any) -> str:
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from advgen.errors import LostContact
+from advgen.errors import LostContact, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def lost_contact(error: BaseException, limit_seconds: float) -> LostContact | No
         isinstance(error, RuntimeError) and any(sign in text for sign in signs)
     ):
         return None
-    reason = text.strip().splitlines()[0][:200].rstrip(".") if text.strip() else type(error).__name__
+    reason = reason_of(error)[:200].rstrip(".")
     return LostContact(
         f"another process of this run has ended, or did not answer for {limit_seconds:g} s "
         f"(training.collective_timeout_seconds): {reason}. See the logs of all ranks; start the run again to go on "

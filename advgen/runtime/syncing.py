@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from advgen.errors import UserError
+from advgen.errors import UserError, reason_of
 from advgen.files import write_json
 from advgen.runtime.checkpoint import lasting_checkpoints
 from advgen.runtime.config import TrackingConfig
@@ -86,10 +86,9 @@ def _send(config: TrackingConfig, subject: Subject, live: bool, patience_seconds
             finally:
                 run.close()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{subject.folder}: W&B at {base_url()} did not take the {subject.job}'s records ({reason}). None of them "
-            "is marked as sent; give the command again when it can be reached."
+            f"{subject.folder}: W&B at {base_url()} did not take the {subject.job}'s records ({reason_of(error)}). "
+            "None of them is marked as sent; give the command again when it can be reached."
         ) from error
     write_json(marks, {**sent, subject.job: {**about, "step": run.known}})
     return count

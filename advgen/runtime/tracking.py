@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from advgen.errors import UserError
+from advgen.errors import UserError, reason_of
 from advgen.runtime.config import TrackingConfig
 from advgen.runtime.history import Job
 
@@ -175,11 +175,10 @@ class Mirrors:
 
 
 def _warn(name: str, error: Exception) -> None:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     _log.warning(
         "%s failed and is left out from here on: %s. The run and its logs go on; `advgen sync` sends them later.",
         name,
-        reason,
+        reason_of(error),
     )
 
 

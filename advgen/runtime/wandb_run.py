@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from advgen.errors import reason_of
 from advgen.files import write_text
 from advgen.runtime.config import TrackingConfig
 from advgen.runtime.history import Job, Row, rows
@@ -177,8 +178,8 @@ def open_run(config: TrackingConfig, subject: Subject) -> WandbRun:
         try:
             return WandbRun(config, subject, "online")
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            _log.warning("W&B cannot be reached, so its records stay here (`advgen sync` sends them): %s", reason)
+            told = "W&B cannot be reached, so its records stay here (`advgen sync` sends them): %s"
+            _log.warning(told, reason_of(error))
     return WandbRun(config, subject, "offline")
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers import tiny_recipe
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # `python -m pipelines` as it is, but every import of deepspeed fails: nothing here may need it.
@@ -61,3 +64,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = advgen("train", tiny_recipe(folder), cwd=folder, deepspeed=False)
     assert result.returncode == 0, result.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium; CI must have one (ADVGEN_REQUIRE_CHROMIUM)."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        if os.environ.get("ADVGEN_REQUIRE_CHROMIUM"):
+            pytest.fail("no chromium here, and ADVGEN_REQUIRE_CHROMIUM is set")
+        pytest.skip("no chromium here: apt-get install chromium")
+    with driver.sync_playwright() as playwright:
+        # Its sandbox does not work for root, and it shows only what these tests wrote or serve.
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from pipelines.__main__ import main
 from scripts import bench_compare
 from tests.unit.report.runs import make_small_run, metric
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ODD = "<b onclick=alert(1)>odd"
 
 
@@ -35,18 +33,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     make_runs(folder / "runs")
     assert main(["compare", str(folder / "runs"), "--out", str(folder / "out.html")]) == 0
     return (folder / "out.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    with driver.sync_playwright() as playwright:
-        # Its sandbox does not work for root, and it shows only what this test wrote.
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 class Page:

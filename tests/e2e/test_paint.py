@@ -28,7 +28,6 @@ from tests.games.test_resume import GAME_SETTINGS, play
 from tests.helpers import tiny_recipe
 
 pytest.importorskip("advgen.tools.paint", reason="the extra `paint` is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +72,6 @@ def served(folder: Path, *arguments: str, end: signal.Signals) -> Iterator[str]:
 def address(place: Path) -> Iterator[str]:
     with served(place, end=signal.SIGINT) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    with driver.sync_playwright() as playwright:
-        # Its sandbox does not work for root, and it shows only what this test serves.
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 class Page:

@@ -201,6 +201,14 @@ def run(place: Path, name: str, stops: tuple[int, ...] = (), **changes: Any) -> 
     return {**read_checkpoint(newest).networks, **StoredMoments(newest).tensors()}
 
 
+def test_rates_fall_at_the_end_where_asked() -> None:
+    (phase,) = small_gan(total_kimg=4.0, rampdown_kimg=2.0, learning_rate=0.1).phases
+    rates = [[rate.at(nimg) for nimg in (0, 2000, 3000, 4000)] for rate in phase.learning_rates.values()]
+    assert rates == [[0.1, 0.1, 0.05, 0.0]] * 2
+    with pytest.raises(ValueError, match="rampdown_kimg"):
+        GanConfig(rampdown_kimg=-1.0)
+
+
 def test_a_run_resumes_bit_for_bit_and_keeps_its_estimates(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     whole, cut = run(place, "whole"), run(place, "cut", stops=(3, 2))
