@@ -13,7 +13,8 @@ import torch
 from advgen.build import build_trainer
 from advgen.config import load_recipe
 from advgen.errors import UserError
-from advgen.runtime.checkpoint import read_checkpoint
+from advgen.files import sha256
+from advgen.runtime.checkpoint import COMPLETE, read_checkpoint
 from advgen.runtime.history import rows
 from advgen.runtime.preemption import StopRequest
 from advgen.runtime.run_folder import RunFolder
@@ -123,7 +124,8 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path, capsys: pytest
     new = read_checkpoint(child / "checkpoints" / f"{0:012d}").networks
     assert all(torch.equal(old[name], new[name]) for name in old) and old.keys() == new.keys()
     told = json.loads((child / "run.json").read_text())["parent"]
-    assert (told["run"], told["nimg"], told["checkpoint_sha256"][:1].isalnum()) == ("tiny", 64, True)
+    whole = parent / "checkpoints" / f"{64:012d}" / COMPLETE
+    assert (told["run"], told["nimg"], told["checkpoint_sha256"]) == ("tiny", 64, sha256(whole))
     # Given again it goes on, and still knows where it comes from, also without its parent.
     parent.rename(parent.with_name("away"))
     assert main(["train", str(recipe), *flags]) == 0
