@@ -40,30 +40,45 @@ def duration(seconds: float) -> str:
     return f"{minutes}m {s:02d}s" if minutes else f"{s}s"
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How fast the steps since the last reading were.
+
+    Attributes:
+        images_per_second: of all ranks together.
+        waited: share of the time, in [0, 1], in which this process waited for data.
+    """
+
+    images_per_second: float
+    waited: float
+
+
 class Stopwatch:
     """Time spent in steps, without pauses for samples and checkpoints."""
 
     def __init__(self) -> None:
         self.total = 0.0
         self.recent_rate = 0.0
-        self._began = self._seconds = 0.0
+        self._began = self._seconds = self._waited = 0.0
         self._images = 0
 
     def start(self) -> None:
         """A step begins."""
         self._began = time.perf_counter()
 
-    def add(self, images: int) -> None:
-        """A step of so many images has ended."""
+    def add(self, images: int, waited: float = 0.0) -> None:
+        """A step of so many images has ended, in which so many seconds were spent waiting for data."""
         spent = time.perf_counter() - self._began
         self.total += spent
         self._seconds += spent
+        self._waited += waited
         self._images += images
         self.recent_rate = self._images / max(self._seconds, 1e-9)
 
-    def reading(self, every_seconds: float) -> float | None:
-        """Images per second since the last reading, once so many seconds of steps have passed; else None."""
+    def reading(self, every_seconds: float) -> Pace | None:
+        """The pace since the last reading, once so many seconds of steps have passed; else None."""
         if self._seconds < every_seconds:
             return None
-        rate, self._seconds, self._images = self.recent_rate, 0.0, 0
-        return rate
+        pace = Pace(self.recent_rate, min(self._waited / max(self._seconds, 1e-9), 1.0))
+        self._seconds, self._waited, self._images = 0.0, 0.0, 0
+        return pace

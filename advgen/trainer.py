@@ -162,10 +162,11 @@ class Trainer:
             batches = Transfer(loader, self._table.batch, Batch.tensors, self.world.device)
             while self.clock.phase == index:
                 self._busy.start()
+                waited = batches.waited
                 logged = self.clock.step % self.config.log_every_steps == 0
                 scalars = self._play(step, batches, logged)
                 before, self.clock = self.clock, self.timeline.advance(self.clock)
-                self._busy.add(phase.batch_size)
+                self._busy.add(phase.batch_size, batches.waited - waited)
                 self._watchdog.beat()
                 self._report(scalars, before, watch)
                 asked = self._agree(stop)
@@ -267,8 +268,9 @@ class Trainer:
             # A statistic that is not finite, though all gradients are, is not worth a run: it is logged as none.
             finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
             self.journal.show({"kind": "scalars", "fade": progress.fade, "values": finite}, self.clock, progress.phase)
-        if rate := self._busy.reading(every_seconds=2.0):
-            reading = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate}
+        if pace := self._busy.reading(every_seconds=2.0):
+            rate = pace.images_per_second
+            reading = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate, "data_wait": pace.waited}
             if self.world.device.type == "cuda":
                 reading["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
             elapsed = {"elapsed_seconds": round(self._busy.total, 3)}

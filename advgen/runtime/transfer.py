@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,9 @@ class Transfer(Generic[Batch]):
     On CUDA it is made one batch ahead, in a stream of its own, so that copies from page-locked memory and what follows
     them overlap with the step. Elsewhere a batch is made when it is asked for. An error of the source is raised where
     its batch would have come.
+
+    Attributes:
+        waited: seconds spent waiting for the source, in all.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Transfer(Generic[Batch]):
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead = self._stream is not None if ahead is None else ahead
         self._next: tuple[Batch | None, Exception | None] | None = None
+        self.waited = 0.0
 
     def __iter__(self) -> Transfer[Batch]:
         return self
@@ -64,6 +69,9 @@ class Transfer(Generic[Batch]):
         side: AbstractContextManager[Any] = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
         try:
             with side:
-                return self._make(next(self._source)), None
+                began = time.perf_counter()
+                samples = next(self._source)
+                self.waited += time.perf_counter() - began
+                return self._make(samples), None
         except Exception as error:  # StopIteration among them
             return None, error

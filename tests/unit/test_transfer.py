@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
+from advgen.clock import Stopwatch
 from advgen.data.parts import Samples
 from advgen.errors import UserError
 from advgen.game import Batch
@@ -36,6 +38,30 @@ def test_batches_and_errors_come_in_their_place(ahead: bool, fails: bool) -> Non
         assert len(asked) == min(number + (2 if ahead else 1), 3)
     with pytest.raises(UserError if fails else StopIteration):
         next(batches)
+
+
+def test_only_waiting_for_data_counts_as_waiting() -> None:
+    def slow() -> Iterator[Samples]:
+        for each in samples(4, [], False):
+            time.sleep(0.02)
+            yield each
+
+    def busy(given: Samples) -> Batch:
+        time.sleep(0.01)
+        return batch(given)
+
+    watch, batches = Stopwatch(), Transfer(slow(), busy, Batch.tensors, torch.device("cpu"))
+    for _ in range(4):
+        watch.start()
+        before = batches.waited
+        next(batches)
+        time.sleep(0.01)
+        watch.add(2, batches.waited - before)
+    assert 0.08 <= batches.waited <= watch.total - 0.08
+    pace = watch.reading(every_seconds=0.1)
+    assert pace is not None and pace.images_per_second == pytest.approx(8 / watch.total)
+    assert pace.waited == pytest.approx(batches.waited / watch.total)
+    assert watch.reading(every_seconds=0.0) is not None and watch.reading(every_seconds=0.1) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="streams need a CUDA device")
