@@ -15,6 +15,7 @@ from torch import nn
 
 from advgen.comparing import Comparison
 from advgen.config import Recipe, method_of
+from advgen.counting import Counter
 from advgen.data.config import RemoteConfig
 from advgen.data.manifest import MANIFEST, parse_manifest
 from advgen.data.mixed import MixedStream
@@ -59,12 +60,13 @@ GAMES = {
 }
 
 
-def build_game(recipe: Recipe, *, trained: bool = False) -> Game:
+def build_game(recipe: Recipe, *, trained: bool = False, blank: bool = False) -> Game:
     """The recipe's game with its networks initialised from the recipe's seed; torch's own generator is left alone.
 
     Args:
         recipe: says which.
         trained: whether it is to be trained: files that only its losses need are read.
+        blank: with those losses' networks, but not their weights: to be counted.
 
     Raises:
         UserError: the settings contradict one another, or a file is missing.
@@ -73,7 +75,7 @@ def build_game(recipe: Recipe, *, trained: bool = False) -> Game:
     spec = spec_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_of(recipe.seed, "initialisation") >> 1)
-        handed = outside_networks(recipe.game) if trained else {}
+        handed = outside_networks(recipe.game, blank=blank) if trained or blank else {}
         game = cast(Game, getattr(importlib.import_module(module), name)(recipe.game, spec, **handed))
     check_game(game)
     return game
@@ -219,8 +221,27 @@ def build_trainer(
     if every is not None and recipe.evaluation.metrics:
         evaluator = build_evaluator(recipe, folder, world=world)
         inspection = Inspection(every, lambda: evaluator.look(told, stop))
-    setting = Setting(recipe.training, recipe.seed, reading, spec_of(recipe), about, begins_with, inspection)
+    setting = Setting(
+        recipe.training, recipe.seed, reading, spec_of(recipe), about, begins_with, inspection, flops_of(recipe)
+    )
     return Trainer(game, stream, world, folder, mirror, setting), world
+
+
+def build_counter(recipe: Recipe) -> Counter:
+    """What counts the steps of the recipe's game; no file is read for it."""
+    return Counter(lambda: build_game(recipe, blank=True), spec_of(recipe))
+
+
+def flops_of(recipe: Recipe) -> Callable[[int], float]:
+    """FLOPs of a step of a phase in the mean, by the phase's index; the counter is made when it is first asked."""
+    made: list[Counter] = []
+
+    def flops(index: int) -> float:
+        if not made:
+            made.append(build_counter(recipe))
+        return made[0].mean_flops(index)
+
+    return flops
 
 
 def evaluation_world(training: TrainingConfig, evaluation: EvaluationConfig) -> World:

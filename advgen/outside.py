@@ -13,11 +13,12 @@ VGG19 = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 """torchvision's weights (ImageNet1K_V1); the end of the name is the beginning of the file's SHA-256."""
 
 
-def outside_networks(game: object) -> dict[str, nn.Module]:
+def outside_networks(game: object, *, blank: bool = False) -> dict[str, nn.Module]:
     """What a game's constructor takes besides its settings, by argument.
 
     Args:
         game: its settings.
+        blank: without the weights, and so without their files: to count what they take.
 
     Raises:
         UserError: a file or package is missing, or is something else.
@@ -29,7 +30,9 @@ def outside_networks(game: object) -> dict[str, nn.Module]:
     from advgen.nn import perceptual
 
     if game.perceptual == "lite0":
-        return {"perceptual": perceptual.lite0(read_weights(lite0.weights_path()))}
+        return {"perceptual": perceptual.lite0(None if blank else read_weights(lite0.weights_path()))}
+    if blank:
+        return {"perceptual": perceptual.Vgg19Features(game.perceptual_normalized, blank=True)}
     path = Path(game.perceptual_weights).expanduser() if game.perceptual_weights else _downloaded(VGG19)
     return {"perceptual": perceptual.vgg19(read_weights(path), game.perceptual_normalized)}
 

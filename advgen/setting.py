@@ -52,6 +52,7 @@ class Setting:
         about: identifies the method and the data; a checkpoint with another one is refused.
         begins_with: loads another run's weights into networks and averages; None: as initialised.
         inspection: of checkpoints within phases; None for none.
+        flops: of a step of a phase on all ranks together, by the phase's index; None if nobody wants to know.
     """
 
     config: TrainingConfig
@@ -61,3 +62,4 @@ class Setting:
     about: Mapping[str, Any]
     begins_with: Callable[[Mapping[str, nn.Module]], None] | None = None
     inspection: Inspection | None = None
+    flops: Callable[[int], float] | None = None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen.capabilities import Begins, Concludes
-from advgen.clock import Clock, Stopwatch
+from advgen.clock import Clock
 from advgen.data.loader import Loader
 from advgen.data.parts import Replaced
 from advgen.data.stream import Stream
@@ -44,6 +44,7 @@ from advgen.runtime.transfer import Transfer
 from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
 from advgen.setting import Setting
+from advgen.speed import Speed
 from advgen.timeline import Timeline
 from advgen.turns import NotFinite, Step, Table, averages_of
 from advgen.watch import Status, Watch
@@ -79,7 +80,7 @@ class Trainer:
         pictures = Pictures(game, stream, self._table, setting.spec, folder.samples)
         self.journal = Journal(folder, mirror, pictures, self.config.sample_columns, world.main)
         self._saver = Saver(folder, world, self.config)
-        self._busy = Stopwatch()
+        self._speed = Speed(setting.flops, world, self.config.precision)
         self._bad: set[str] = set()  # places of samples that were replaced, in all phases
 
     # -- the run --------------------------------------------------------------------------------------------------
@@ -161,12 +162,12 @@ class Trainer:
         with self._loader(index, watch) as loader:
             batches = Transfer(loader, self._table.batch, Batch.tensors, self.world.device)
             while self.clock.phase == index:
-                self._busy.start()
+                self._speed.watch.start()
                 waited = batches.waited
                 logged = self.clock.step % self.config.log_every_steps == 0
                 scalars = self._play(step, batches, logged)
                 before, self.clock = self.clock, self.timeline.advance(self.clock)
-                self._busy.add(phase.batch_size, batches.waited - waited)
+                self._speed.watch.add(phase.batch_size, batches.waited - waited)
                 self._watchdog.beat()
                 self._report(scalars, before, watch)
                 asked = self._agree(stop)
@@ -268,18 +269,10 @@ class Trainer:
             # A statistic that is not finite, though all gradients are, is not worth a run: it is logged as none.
             finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
             self.journal.show({"kind": "scalars", "fade": progress.fade, "values": finite}, self.clock, progress.phase)
-        if pace := self._busy.reading(every_seconds=2.0):
-            rate = pace.images_per_second
-            reading = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate, "data_wait": pace.waited}
-            if self.world.device.type == "cuda":
-                reading["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
-            elapsed = {"elapsed_seconds": round(self._busy.total, 3)}
-            self.journal.show({"kind": "rate", **reading, **elapsed}, self.clock, progress.phase)
-        watch.step(
-            Status(
-                self.clock.nimg, self.timeline.total_nimg, progress.phase.name, progress.fade, self._busy.recent_rate
-            )
-        )
+        if record := self._speed.record(before.phase, progress.phase):
+            self.journal.show({"kind": "rate", **record}, self.clock, progress.phase)
+        rate = self._speed.watch.recent_rate
+        watch.step(Status(self.clock.nimg, self.timeline.total_nimg, progress.phase.name, progress.fade, rate))
 
     def _diverged(self, what: str) -> Diverged:
         self._saver.wait()

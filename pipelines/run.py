@@ -25,9 +25,10 @@ from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.slurm import adopt_task
 from advgen.stages import StageLog
 from advgen.strict_config import digest, dump_yaml, plain
+from pipelines.dry_run import describe
 from pipelines.evaluate import How, evaluate
 from pipelines.terminal import console, counting
-from pipelines.train import describe, recipe_from, train
+from pipelines.train import recipe_from, train
 
 DESCRIPTION = """Run every stage of a recipe: images, shards, training, evaluation, report.
 A stage whose inputs are unchanged and whose outputs are there is skipped; after an interruption the same command

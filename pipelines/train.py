@@ -8,6 +8,7 @@ from pathlib import Path
 
 from advgen.config import Recipe, load_recipe
 from advgen.runtime.slurm import adopt_task
+from pipelines.dry_run import describe
 from pipelines.ranks import among_ranks
 from pipelines.telling import tell
 from pipelines.terminal import TrainingBar, console
@@ -88,41 +89,3 @@ def _train(recipe: Recipe) -> int:
             told = "done" if finished else "stopped; the same command goes on from here"
             console.print(f"{recipe.folder}: {told}, {nimg / 1000:.1f} kimg")
         return code
-
-
-def describe(recipe: Recipe) -> int:
-    """Print what would be trained."""
-    import torch
-    from rich.table import Table
-
-    from advgen.build import build_game
-    from advgen.strict_config import dump_yaml
-
-    with torch.device("cpu"):
-        game = build_game(recipe)
-    console.print(dump_yaml(recipe))
-    table = Table("phase", "kimg", "from kimg", "resolution", "global batch", "learning rate", "optimizer reset")
-    start = 0.0
-    for phase in game.phases:
-        rates = sorted({rate.base for rate in phase.learning_rates.values()})
-        table.add_row(
-            phase.name,
-            f"{phase.kimg:g}",
-            f"{start:g}",
-            str(phase.resolution),
-            str(phase.batch_size),
-            ", ".join(f"{rate:g}" for rate in rates),
-            "yes" if phase.reset_optimizers else "no",
-        )
-        start += phase.kimg
-    console.print(table)
-    console.print(f"total: {start:g} kimg")
-    for player in game.phases[-1].players:
-        repeats = f", {player.repeat} updates a step" if player.repeat > 1 else ""
-        console.print(f"player {player.name}: trains {', '.join(player.trains)}{repeats}")
-    for name, network in game.networks.items():
-        count = sum(parameter.numel() for parameter in network.parameters())
-        console.print(f"network {name}: {count:,} parameters ({count / 1e6:.1f}M)")
-    for name, text in getattr(game, "describe", list)():
-        console.print(f"{name}: {text}")
-    return 0

