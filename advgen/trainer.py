@@ -36,6 +36,7 @@ from advgen.runtime.engine import Engine, Moments, NoMoments, Piece
 from advgen.runtime.engines import build_engines, close_engines, collect_state, prepare
 from advgen.runtime.faults import GRACE_SECONDS, Watchdog
 from advgen.runtime.preemption import StopRequest
+from advgen.runtime.profiler import Profiler, label
 from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.saver import Saver
@@ -80,6 +81,7 @@ class Trainer:
         self.journal = Journal(folder, mirror, pictures, self.config.sample_columns, world.main)
         self._saver = Saver(folder, world, self.config)
         self._busy = Stopwatch()
+        self._profiler = Profiler(self.config.profile_steps, folder.profile, world)
         self._bad: set[str] = set()  # places of samples that were replaced, in all phases
 
     # -- the run --------------------------------------------------------------------------------------------------
@@ -158,9 +160,11 @@ class Trainer:
         step = Step(self._table, engines)
         self._log({"kind": "phase", "event": "resume" if self.clock.phase_step > 0 else "start"})
         asked = False
-        with self._loader(index, watch) as loader:
+        left = -(-(self.timeline.start_of(index + 1) - self.clock.nimg) // phase.batch_size)
+        with self._loader(index, watch) as loader, self._profiler.watching(phase, self.clock.step, left, watch):
             batches = Transfer(loader, self._table.batch, Batch.tensors, self.world.device)
             while self.clock.phase == index:
+                self._profiler.step()
                 self._busy.start()
                 waited = batches.waited
                 logged = self.clock.step % self.config.log_every_steps == 0
@@ -168,10 +172,12 @@ class Trainer:
                 before, self.clock = self.clock, self.timeline.advance(self.clock)
                 self._busy.add(phase.batch_size, batches.waited - waited)
                 self._watchdog.beat()
-                self._report(scalars, before, watch)
-                asked = self._agree(stop)
+                with label("log"):
+                    self._report(scalars, before, watch)
+                    asked = self._agree(stop)
                 if self.clock.phase == index:
-                    self._maintain(before.nimg, engines, asked)
+                    with label("checkpoint"):
+                        self._maintain(before.nimg, engines, asked)
                 if asked and self.clock.phase == index:
                     self._written()
                     self.journal.show_checkpoints()
