@@ -120,8 +120,8 @@ class Profiler:
         figures: Figures | None = None
         try:
             figures = self._keep(recorder)
-        except OSError as error:  # no reason to end a training
-            _log.warning("%s: the trace could not be written (%s)", self._folder, error)
+        except OSError as error:
+            self._failed(error)
         ranks = self._ranks(figures)
         if figures is not None and self._world.main:
             about = Recording(
@@ -156,12 +156,18 @@ class Profiler:
         found = sorted(self._world.gather(mine).tolist())
         return tuple(Rank(int(rank), seconds, wait) for rank, seconds, wait in found)
 
+    def _failed(self, error: OSError) -> None:
+        """A profile that cannot be written is no reason to end a training."""
+        _log.warning("%s: could not be written (%s)", self._folder, error)
+        if self._world.main:
+            self._watch.warned(f"{self._folder}: the profile could not be written ({error}); the training goes on")
+
     def _tell(self, profile: Profile) -> None:
         try:
             write_json(self._folder / "profile.json", profile.plain())
             write_text(self._folder / "profile.md", page(profile))
         except OSError as error:
-            _log.warning("%s: the profile could not be written (%s)", self._folder, error)
+            self._failed(error)
             return
         self._watch.told(f"{self._folder}: {line(profile)}; see profile.md there")
 
