@@ -80,7 +80,8 @@ class Figures:
 
     Attributes:
         steps: how many were recorded.
-        seconds: a step, under the profiler.
+        seconds: a step, under the profiler: the mean, of which shares are taken.
+        median_seconds: the median step.
         parts: by time; their shares add up to 1.
         operations: of the host, the most costly first.
         kernels: of the device, likewise.
@@ -90,6 +91,7 @@ class Figures:
 
     steps: int
     seconds: float
+    median_seconds: float
     parts: tuple[Part, ...]
     operations: tuple[Operation, ...]
     kernels: tuple[Operation, ...]
@@ -124,11 +126,11 @@ class Recording:
 
 @dataclass(frozen=True)
 class Rank:
-    """One process beside the others: seconds a step, and those of them that it waited for data."""
+    """One process: seconds a step, and those of them in which it waited for data; None where it kept no trace."""
 
     rank: int
-    seconds: float
-    data_wait_seconds: float
+    seconds: float | None
+    data_wait_seconds: float | None
 
 
 @dataclass(frozen=True)

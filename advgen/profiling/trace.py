@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from advgen.profiling.record import Device, Figures, Operation, Part, Wait
@@ -124,6 +125,7 @@ class _Steps:
         if not steps:
             raise ValueError("the trace holds no step")
         self.count, self.start = len(steps), steps[0].start
+        self.median = median(step.end - step.start for step in steps)
         self.on_device = [e for e in events if e.kind in _ON_DEVICE and e.start >= self.start]
         self.end = max(e.end for e in (steps[-1], *self.on_device))
         self.within = [e for e in events if self.start <= e.start < self.end]
@@ -137,7 +139,9 @@ class _Steps:
 
     def part_of(self, event: Event) -> str:
         """The part that the host was in at an event; of the device: when the host asked for it."""
-        time = self._asked.get(event.correlation, event.start) if event.kind in _ON_DEVICE else event.start
+        time = event.start
+        if event.kind in _ON_DEVICE and event.correlation is not None:
+            time = self._asked.get(event.correlation, time)
         index = bisect_right(self._starts, time) - 1
         return self.parts[index].name if index >= 0 and time < self.parts[index].end else OTHER
 
@@ -162,6 +166,7 @@ def summarise(events: Sequence[Event]) -> Figures:
     return Figures(
         steps.count,
         steps.each(span),
+        steps.median * _MICROSECOND,
         _parts(steps, idle),
         _ranked(self_times(e for e in steps.within if e.kind in ("cpu_op", *_CALLS)), steps),
         _ranked(kernels, steps),

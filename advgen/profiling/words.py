@@ -38,11 +38,11 @@ def recorded(profile: Profile) -> str:
     processes = "1 process" if len(profile.ranks) == 1 else f"{len(profile.ranks)} processes"
     before = ""
     if recording.seconds_before is not None:
-        before = f"; without the profiler {milliseconds(recording.seconds_before)} ms (median of the warm-up)"
+        before = f"; without the profiler a median of {milliseconds(recording.seconds_before)} ms in the warm-up"
     return (
         f"{figures.steps} steps from step {recording.first_step} on, after {recording.warm_up} of warm-up: phase "
         f"{recording.phase}{at}, batch {recording.batch_size}, {recording.device}, {processes}. "
-        f"{milliseconds(figures.seconds)} ms a step under the profiler{before}."
+        f"{milliseconds(figures.seconds)} ms a step (median {milliseconds(figures.median_seconds)}){before}."
     )
 
 
@@ -100,8 +100,12 @@ def _sections(profile: Profile) -> Iterable[str]:
         yield _table(["call", "calls a step", "ms a step", "most of them in"], rows)
     if len(profile.ranks) > 1:
         yield "## Processes"
-        ranks = ([str(r.rank), milliseconds(r.seconds), milliseconds(r.data_wait_seconds)] for r in profile.ranks)
+        ranks = ([str(r.rank), _known(r.seconds), _known(r.data_wait_seconds)] for r in profile.ranks)
         yield _table(["rank", "ms a step", "of them waiting for data"], ranks)
+
+
+def _known(seconds: float | None) -> str:
+    return "–" if seconds is None else milliseconds(seconds)
 
 
 def _operations(operations: Sequence[Operation]) -> str:

@@ -148,13 +148,13 @@ class Profiler:
         return summarise(read_events(json.loads(trace)["traceEvents"]))
 
     def _ranks(self, figures: Figures | None) -> tuple[Rank, ...]:
-        """A line for each rank; NaN where a rank has no figures."""
+        """A line for each rank."""
         row = [math.nan, math.nan]
         if figures is not None:
             row = [figures.seconds, sum(part.seconds for part in figures.parts if part.name == DATA_WAIT)]
         mine = torch.tensor([[self._world.rank, *row]], dtype=torch.float64, device=self._world.device)
         found = sorted(self._world.gather(mine).tolist())
-        return tuple(Rank(int(rank), seconds, wait) for rank, seconds, wait in found)
+        return tuple(Rank(int(rank), *(None if math.isnan(v) else v for v in values)) for rank, *values in found)
 
     def _failed(self, error: OSError) -> None:
         """A profile that cannot be written is no reason to end a training."""

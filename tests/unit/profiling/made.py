@@ -7,7 +7,7 @@ from advgen.profiling.record import Device, Figures, Operation, Part, Profile, R
 AWKWARD = "void kernel<a|b, `c`>(<script>alert(1)</script>)" + "x" * 100
 
 
-def made_profile(steps: int = 10, cuda: bool = True, ranks: int = 2) -> Profile:
+def made_profile(steps: int = 10, cuda: bool = True, ranks: int = 2, lost: tuple[Rank, ...] = ()) -> Profile:
     """Steps of 40 ms: 60 % in a player's loss, 35 % in its backward, 5 % in the rest."""
     parts = (
         Part("<b>player</b>/loss", 0.024, 0.6, 0.03 * cuda, 0.002 * cuda),
@@ -17,6 +17,7 @@ def made_profile(steps: int = 10, cuda: bool = True, ranks: int = 2) -> Profile:
     figures = Figures(
         steps,
         0.04,
+        0.039,
         parts,
         (Operation("aten::mm", 12.5, 0.01, 0.25),),
         (Operation(AWKWARD, 3, 0.02, 0.5),) if cuda else (),
@@ -24,4 +25,4 @@ def made_profile(steps: int = 10, cuda: bool = True, ranks: int = 2) -> Profile:
         Device(0.8125, 1234, 5e-6, 0.003) if cuda else None,
     )
     recording = Recording(10, 10, 110, "train 8x8", 8, 16, "cuda" if cuda else "cpu", 0.0375)
-    return Profile(recording, figures, tuple(Rank(rank, 0.04, 0.001 * rank) for rank in range(ranks)))
+    return Profile(recording, figures, (*(Rank(rank, 0.04, 0.001 * rank) for rank in range(ranks)), *lost))

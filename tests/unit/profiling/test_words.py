@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advgen.files import write_json
-from advgen.profiling.record import read_profile
+from advgen.profiling.record import Rank, read_profile
 from advgen.profiling.words import line, page
 from tests.unit.profiling.made import AWKWARD, made_profile
 
@@ -23,7 +23,7 @@ def test_the_page_of_a_gpu_tells_of_gaps_kernels_waits_and_processes() -> None:
     text = page(made_profile())
     for words in (
         "10 steps from step 110 on, after 10 of warm-up: phase train 8x8 at 8 px, batch 16, cuda, 2 processes.",
-        "40.00 ms a step under the profiler; without the profiler 37.50 ms",
+        "40.00 ms a step (median 39.00); without the profiler a median of 37.50 ms in the warm-up.",
         "| <b>player</b>/loss | 24.00 | 60 % | 30.00 | 2.00 |",
         "busy 81 % of the time, with 1,234 kernels, copies and fills a step of 5.0 µs on average",
         "the longest gap was 3.00 ms",
@@ -51,6 +51,10 @@ def test_the_page_of_a_cpu_has_no_device_and_one_process_no_table_of_them() -> N
 
 def test_fewer_steps_than_asked_for_are_told() -> None:
     assert "Only 4 of the 10 steps that were asked for" in page(made_profile(steps=4))
+
+
+def test_a_process_that_kept_no_trace_is_told() -> None:
+    assert "| 2 | – | – |" in page(made_profile(lost=(Rank(2, None, None),)))
 
 
 def test_without_warm_up_nothing_is_said_of_the_steps_before() -> None:
