@@ -120,7 +120,7 @@ class Profiler:
         figures: Figures | None = None
         try:
             figures = self._keep(recorder)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: of a trace that a full disk cut short
             self._failed(error)
         ranks = self._ranks(figures)
         if figures is not None and self._world.main:
@@ -143,9 +143,10 @@ class Profiler:
             raw = Path(place) / "trace.json"
             recorder.export_chrome_trace(str(raw))
             trace = raw.read_bytes()
+        figures = summarise(read_events(json.loads(trace)["traceEvents"]))
         with atomic(self._folder / f"rank-{self._world.rank}.trace.json.gz") as temporary:
             temporary.write_bytes(gzip.compress(trace, 6))
-        return summarise(read_events(json.loads(trace)["traceEvents"]))
+        return figures
 
     def _ranks(self, figures: Figures | None) -> tuple[Rank, ...]:
         """A line for each rank."""
@@ -156,7 +157,7 @@ class Profiler:
         found = sorted(self._world.gather(mine).tolist())
         return tuple(Rank(int(rank), *(None if math.isnan(v) else v for v in values)) for rank, *values in found)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         """A profile that cannot be written is no reason to end a training."""
         _log.warning("%s: could not be written (%s)", self._folder, error)
         if self._world.main:

@@ -161,6 +161,18 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_training(place: Path,
     assert "could not be written" in warning and listener.heard == []
 
 
+def test_a_trace_that_was_cut_short_is_kept_by_nobody(
+    place: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(recorder: profile, path: str) -> None:
+        Path(path).write_text('{"traceEvents": [{"ph": "X", ')
+
+    monkeypatch.setattr(profile, "export_chrome_trace", cut)
+    run, listener = play(place, "cut", 3)
+    assert_same_run(plain, run)
+    assert "could not be written" in listener.warnings[0] and not (run / "profile").exists()
+
+
 def test_a_kill_while_it_is_written_leaves_no_half_file(place: Path, plain: Path) -> None:
     recipe = tiny_recipe(place, name="killed", training={"checkpoint_kimg": 100.0})
     program = (
