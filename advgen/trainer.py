@@ -9,16 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from advgen.capabilities import Begins, Concludes
 from advgen.clock import Clock
-from advgen.data.loader import Loader
 from advgen.data.parts import Replaced
 from advgen.data.stream import Stream
 from advgen.errors import AgreedError, UserError
+from advgen.feed import Feed
 from advgen.game import Batch, Game, Phase, Progress, check_game, sampling_networks
 from advgen.journal import Journal
 from advgen.pictures import Pictures
@@ -36,11 +35,11 @@ from advgen.runtime.engine import Engine, Moments, NoMoments, Piece
 from advgen.runtime.engines import build_engines, close_engines, collect_state, prepare
 from advgen.runtime.faults import GRACE_SECONDS, Watchdog
 from advgen.runtime.preemption import StopRequest
+from advgen.runtime.profiler import Profiler, label
 from advgen.runtime.rank_log import rank_log
 from advgen.runtime.run_folder import RunFolder
 from advgen.runtime.saver import Saver
 from advgen.runtime.tracking import Mirrors
-from advgen.runtime.transfer import Transfer
 from advgen.runtime.validation import check_setting
 from advgen.runtime.world import World
 from advgen.setting import Setting
@@ -81,7 +80,8 @@ class Trainer:
         self.journal = Journal(folder, mirror, pictures, self.config.sample_columns, world.main)
         self._saver = Saver(folder, world, self.config)
         self._speed = Speed(setting.flops, world, self.config.precision)
-        self._bad: set[str] = set()  # places of samples that were replaced, in all phases
+        self._profiler = Profiler(self.config.profile_steps, folder.profile, world)
+        self._feed = Feed(stream, self.timeline, self._table, setting.reading)
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -159,9 +159,18 @@ class Trainer:
         step = Step(self._table, engines)
         self._log({"kind": "phase", "event": "resume" if self.clock.phase_step > 0 else "start"})
         asked = False
-        with self._loader(index, watch) as loader:
-            batches = Transfer(loader, self._table.batch, Batch.tensors, self.world.device)
+        left = -(-(self.timeline.start_of(index + 1) - self.clock.nimg) // phase.batch_size)
+
+        def replaced(bad: Replaced) -> None:
+            watch.warned(f"rank {self.world.rank}: {bad}")
+            self._log({"kind": "bad_sample", "place": bad.place, "reason": bad.reason, "by": bad.by})
+
+        with (
+            self._feed.batches(self.clock, replaced) as batches,
+            self._profiler.watching(phase, self.clock.step, left, watch),
+        ):
             while self.clock.phase == index:
+                self._profiler.step()
                 self._speed.watch.start()
                 waited = batches.waited
                 logged = self.clock.step % self.config.log_every_steps == 0
@@ -169,10 +178,12 @@ class Trainer:
                 before, self.clock = self.clock, self.timeline.advance(self.clock)
                 self._speed.watch.add(phase.batch_size, batches.waited - waited)
                 self._watchdog.beat()
-                self._report(scalars, before, watch)
-                asked = self._agree(stop)
+                with label("log"):
+                    self._report(scalars, before, watch)
+                    asked = self._agree(stop)
                 if self.clock.phase == index:
-                    self._maintain(before.nimg, engines, asked)
+                    with label("checkpoint"):
+                        self._maintain(before.nimg, engines, asked)
                 if asked and self.clock.phase == index:
                     self._written()
                     self.journal.show_checkpoints()
@@ -203,30 +214,9 @@ class Trainer:
             self.game.conclude(self.networks, self.timeline.at_end_of(index), batches)
 
     def _shown(self, index: int, count: int) -> Iterator[Batch]:
-        """Whole batches of a phase from the beginning of the stream, the same on every rank."""
-        phase = self.timeline.phases[index]
-        for start in range(0, count, phase.batch_size):
+        for batch in self._feed.first(index, count):
             self._watchdog.beat()
-            positions = np.arange(start, min(start + phase.batch_size, count))
-            yield self._table.batch(self.stream.read(positions, phase.resolution))
-
-    def _loader(self, index: int, watch: Watch) -> Loader:
-        def told(bad: Replaced) -> None:
-            _log.warning("%s", bad)
-            watch.warned(f"rank {self.world.rank}: {bad}")
-            self._log({"kind": "bad_sample", "place": bad.place, "reason": bad.reason, "by": bad.by})
-
-        reading = self.setting.reading
-        return Loader(
-            self.stream,
-            self._requests(index),
-            threads=reading.threads,
-            workers=reading.workers,
-            pin=self.world.device.type == "cuda",
-            bad_samples=reading.bad_samples,
-            known=self._bad,
-            told=told,
-        )
+            yield batch
 
     def _moments(self, phase: Phase) -> Moments:
         """What the phase's optimizers go on from: the newest checkpoint, whichever engine and ranks wrote it."""
@@ -235,16 +225,6 @@ class Trainer:
         self._written()
         self.world.wait()
         return StoredMoments(self.folder.checkpoints / name_of(self.clock.nimg))
-
-    def _requests(self, index: int) -> Iterator[tuple[np.ndarray, int | None]]:
-        """Positions of all batches from the clock to the phase's end; computed ahead: they depend on nothing else."""
-        clock = self.clock
-        phase = self.timeline.phases[index]
-        while clock.phase == index:
-            for number in range(phase.batches_a_step):
-                start = clock.samples + number * phase.batch_size
-                yield self.world.positions(start, phase.batch_size).numpy(), phase.resolution
-            clock = self.timeline.advance(clock)
 
     def _play(self, step: Step, batches: Iterator[Batch], logged: bool) -> dict[str, Tensor]:
         try:

@@ -20,6 +20,7 @@ from advgen.game import Across, Average, Batch, Context, Outcome, Player, Progre
 from advgen.images import to_signed
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engine import Engine
+from advgen.runtime.profiler import label
 from advgen.runtime.world import Share, World
 from advgen.seeds import Noise
 
@@ -130,14 +131,17 @@ class Step:
 
     def _update(self, player: Player, clock: Clock, progress: Progress, logged: bool) -> dict[str, Tensor]:
         table, phase = self._table, progress.phase
-        update = self._engines[player.name].update(phase.learning_rates[player.name].at(progress.nimg))
+        with label(f"{player.name}/update"):
+            update = self._engines[player.name].update(phase.learning_rates[player.name].at(progress.nimg))
         if not update.applied:
             self._count(player, clock, phase.name)
         else:
             self.skipped[player.name] = 0
-            for average, network in table.averages:
-                if average.after == player.name:
-                    update_average(network, table.networks[average.of], average.decay.at(clock.nimg, phase.batch_size))
+            with label("average"):
+                for average, network in table.averages:
+                    if average.after == player.name:
+                        decay = average.decay.at(clock.nimg, phase.batch_size)
+                        update_average(network, table.networks[average.of], decay)
         if not logged or not update.applied:
             return {}
         scalars = {

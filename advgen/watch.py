@@ -29,6 +29,10 @@ class Watch(Protocol):
         """Something is wrong that does not end the run."""
         ...
 
+    def told(self, text: str) -> None:
+        """Something that was asked for is there."""
+        ...
+
     def step(self, status: Status) -> None:
         """A step was done."""
         ...

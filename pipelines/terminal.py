@@ -106,6 +106,11 @@ class TrainingBar:
         if not self._quiet:
             console.print(text)
 
+    def told(self, text: str) -> None:
+        """Tell it."""
+        if not self._quiet:
+            console.print(text)
+
     def step(self, status: Status) -> None:
         """Show the step."""
         if self._quiet:

@@ -42,6 +42,14 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
         "--on-nonfinite", metavar="stop|skip:N", help="what to do when a loss or gradient is NaN or infinite"
     )
     parser.add_argument(
+        "--profile",
+        metavar="N",
+        type=int,
+        nargs="?",
+        const=10,
+        help="record N steps (10) after some of warm-up, and tell in RUN/profile/ where their time goes",
+    )
+    parser.add_argument(
         "--from", dest="init_from", metavar="RUN@NIMG", help="begin with the weights of a checkpoint of another run"
     )
     parser.add_argument("-h", "--help", action="store_true", help="this text; with a recipe, also its keys and values")
@@ -54,6 +62,8 @@ def recipe_from(argv: list[str], stage: str, description: str) -> tuple[Recipe, 
     for flag in ("max_minutes", "on_nonfinite"):
         if (value := getattr(given, flag)) is not None:
             overrides += [f"--training.{flag.replace('_', '-')}", value]
+    if given.profile is not None:
+        overrides += ["--training.profile-steps", str(given.profile)]
     if given.init_from is not None:
         overrides += ["--init-from", given.init_from]
     return load_recipe(given.recipe, overrides, stage), given.dry_run

@@ -86,6 +86,9 @@ class Pairs:
     def warned(self, text: str) -> None:
         """Never."""
 
+    def told(self, text: str) -> None:
+        """Never."""
+
     def step(self, status: Status) -> None:
         """A step of the trainer was done."""
         now = time.perf_counter()

@@ -14,8 +14,10 @@ from advgen.clock import duration
 from advgen.errors import UserError
 from advgen.files import write_text
 from advgen.metrics.protocols import metric_of
+from advgen.profiling.words import milliseconds
 from advgen.report.data import Grid, Metric, Run, last_grids, read_run
 from advgen.report.figures import SMALL, WIDE, metric_chart, number, value_chart
+from advgen.report.profile import profile_of
 from advgen.report.settings import shown
 from advgen.report.symptoms import symptoms_of
 from advgen.strict_config import flatten
@@ -58,6 +60,7 @@ def render(run: Run) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "measured": measured, "kimg": kimg, "percent": percent, "times": times}
+    environment.filters["milliseconds"] = milliseconds
     here = Path(__file__).parent
     template = environment.from_string((here / "template.html.j2").read_text(encoding="utf-8"))
     rows = compare(run.metrics)
@@ -70,6 +73,7 @@ def render(run: Run) -> str:
         protocols=_protocols(run.metrics),
         **_charts(run),
         phases=run.spans,
+        profile=profile_of(run.folder, run.notes),
         provenance=[(name, shown(item)) for name, item in flatten(run.provenance).items() if item is not None],
         config=run.config,
         symptoms=symptoms_of(run),

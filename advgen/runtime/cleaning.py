@@ -55,7 +55,7 @@ def removable(folder: RunFolder, keep: int = 1, every: int | None = None) -> lis
         kept = {path.name for path in known if whole is None or path.name > whole.name}
         kept |= {path.name for path in [path for path in known if path.name not in kept][-keep:]}
         found = [each for each in old if each.path.name not in kept]
-    for path in sorted(folder.checkpoints.glob(".*.tmp")):
+    for path in sorted((*folder.checkpoints.glob(".*.tmp"), *folder.profile.glob(".*.tmp"))):
         found.append(Removable(path, _size(path), "half-written"))
     return found
 

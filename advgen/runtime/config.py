@@ -95,6 +95,8 @@ class TrainingConfig:
     """Keep images as NHWC in memory: faster for convolutions on most hardware."""
     log_every_steps: int = 10
     """Scalars go to log.jsonl at steps that are a multiple of it."""
+    profile_steps: int | None = None
+    """Record so many steps by torch.profiler, after ten of warm-up, into the run folder's profile/; null for none."""
     on_nonfinite: str = "stop"
     """What to do when a loss or gradient is NaN or infinite; nothing is updated by it in any case. stop: end with an
     error. skip:N: leave the player's update out, and end at the N+1st in a row."""
@@ -127,6 +129,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be positive")
         if self.threads is not None and self.threads < 1:
             raise ValueError("threads must be at least 1")
+        if self.profile_steps is not None and self.profile_steps < 1:
+            raise ValueError("profile_steps must be at least 1")
         for name in ("keep_every_kimg", "max_minutes"):
             value = getattr(self, name)
             if value is not None and value <= 0:

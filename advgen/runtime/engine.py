@@ -23,6 +23,7 @@ from advgen.errors import UserError
 from advgen.game import Batch, Context, Outcome, Phase, Player, has_prefix
 from advgen.optim import build_optimizer
 from advgen.runtime.config import TrainingConfig
+from advgen.runtime.profiler import label
 from advgen.runtime.world import World
 
 
@@ -203,8 +204,10 @@ class DdpEngine(Engine):
         if not last and isinstance(self._wrapped, DistributedDataParallel):
             alone = self._wrapped.no_sync()
         with alone:
-            loss, scalars, detached = self._wrapped(context, batch)
-            (loss / self.micro_batches).backward()
+            with label(f"{self.player.name}/loss"):
+                loss, scalars, detached = self._wrapped(context, batch)
+            with label(f"{self.player.name}/backward"):
+                (loss / self.micro_batches).backward()
         return Outcome(loss.detach(), scalars, detached)
 
     def update(self, learning_rate: float) -> Update:

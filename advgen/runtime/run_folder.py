@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def profile(self) -> Path:
+        """Traces of some steps, and what they say."""
+        return self.path / "profile"
+
+    @property
     def checkpoints(self) -> Path:
         """Checkpoints by images seen."""
         return self.path / "checkpoints"

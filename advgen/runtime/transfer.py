@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from advgen.data.parts import Samples
+from advgen.runtime.profiler import DATA_WAIT, label
 
 Batch = TypeVar("Batch")
 
@@ -70,8 +71,10 @@ class Transfer(Generic[Batch]):
         try:
             with side:
                 began = time.perf_counter()
-                samples = next(self._source)
+                with label(DATA_WAIT):
+                    samples = next(self._source)
                 self.waited += time.perf_counter() - began
-                return self._make(samples), None
+                with label("data/copy"):
+                    return self._make(samples), None
         except Exception as error:  # StopIteration among them
             return None, error

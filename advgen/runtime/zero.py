@@ -20,6 +20,7 @@ from advgen.game import Batch, Context, Outcome, Phase, Player
 from advgen.optim import build_optimizer
 from advgen.runtime.config import ZERO_STAGES, TrainingConfig
 from advgen.runtime.engine import Engine, Moments, Piece, Update, freeze, sort_moments
+from advgen.runtime.profiler import label
 from advgen.runtime.world import World
 
 
@@ -93,8 +94,10 @@ class ZeroEngine(Engine):
                 state[moment][here : here + count].copy_(moments.read_range(name, there, count))
 
     def _one(self, context: Context, batch: Batch, last: bool) -> Outcome:
-        loss, scalars, detached = self._engine(context, batch)
-        self._engine.backward(loss)  # divides by the number of micro-batches
+        with label(f"{self.player.name}/loss"):
+            loss, scalars, detached = self._engine(context, batch)
+        with label(f"{self.player.name}/backward"):
+            self._engine.backward(loss)  # divides by the number of micro-batches
         if not last:
             self._engine.step()  # counts the micro-batch; updates nothing
         return Outcome(loss.detach(), scalars, detached)

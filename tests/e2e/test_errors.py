@@ -59,6 +59,8 @@ def test_a_flag_that_contradicts_the_recipe_is_told(cli: Cli, tmp_path: Path) ->
     path = tiny_recipe(tmp_path)
     refused(cli("train", path, "--training.thread", "2"), "--training.thread", "--training.threads {None}|INT")
     refused(cli("train", path, "--training.threads", "0"), "threads must be at least 1")
+    refused(cli("train", path, "--profile", "0"), "profile_steps must be at least 1")
+    refused(cli("train", "--profile", path), "argument --profile: invalid int value")
 
 
 def test_an_unknown_stage_and_a_bad_flag(cli: Cli) -> None:

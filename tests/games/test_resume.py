@@ -189,6 +189,9 @@ class Patience:
     def warned(self, text: str) -> None:
         raise AssertionError(text)
 
+    def told(self, text: str) -> None:
+        raise AssertionError(text)
+
     def step(self, status: Status) -> None:
         self.seen += 1
         if self.seen == self.steps:

@@ -27,6 +27,8 @@ class Ears:
     def warned(self, text: str) -> None:
         self.heard.append(text)
 
+    def told(self, text: str) -> None: ...
+
     def step(self, status: Status) -> None: ...
 
 

@@ -28,6 +28,9 @@ def run(tmp_path: Path) -> Path:
         write_checkpoint(folder / "checkpoints", Checkpoint(Clock(nimg=nimg), tensors, {}, {}, ended), {})
     (folder / "metrics.jsonl").write_text(json.dumps({"name": "fid", "nimg": 300}) + "\n")
     (folder / "checkpoints" / ".000000000600.tmp").mkdir()
+    (folder / "profile").mkdir()
+    for name in ("profile.json", ".rank-0.trace.json.gz.7.tmp"):
+        (folder / "profile" / name).write_text("{}")
     (tmp_path / "cache").mkdir()
     for name in ("ab" * 32 + ".safetensors", "ab" * 32 + ".json", "mine.txt"):
         (tmp_path / "cache" / name).write_text("12345")
@@ -51,12 +54,14 @@ def test_the_newest_phase_ends_and_measured_checkpoints_stay(run: Path, capsys: 
     size = sum(
         file.stat().st_size for name in ("100", "400") for file in (run / "checkpoints" / name.zfill(12)).iterdir()
     )
+    size += len("{}")
     assert main(["clean", str(run), "--yes"]) == 0
     assert f"{size:,} bytes removed." in capsys.readouterr().out.replace("\n", "")
     assert left(run) == ["", "200", "300", "500"]
     newest = latest_checkpoint(run / "checkpoints")
     assert newest is not None and newest.name.endswith("500")
     verify_checkpoint(newest)
+    assert [path.name for path in (run / "profile").iterdir()] == ["profile.json"], "its half-written file went"
     assert main(["clean", str(run), "--yes"]) == 0
     assert "0 bytes removed." in capsys.readouterr().out
     assert len(list((run.parent / "cache").iterdir())) == 3
