@@ -16,23 +16,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from advgen.files import write_json
 
 ROOT = Path(__file__).parents[2]
+Result = TypeVar("Result")
 _PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "numpy", "scipy", "pillow", "simplejpeg")
 
 
-def parser_of(name: str, text: str | None) -> argparse.ArgumentParser:
-    """A parser of ``bench.py NAME`` with a module's docstring as help, and ``--json``."""
-    parser = argparse.ArgumentParser(
-        prog=f"bench.py {name}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write machine, versions, command and all raw figures"
-    )
+def with_json() -> argparse.ArgumentParser:
+    """What every benchmark takes: a parent of its parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    what = "write machine, versions, command and all raw figures"
+    parser.add_argument("--json", type=Path, metavar="FILE", help=what)
     return parser
+
+
+def parser_of(name: str, text: str | None, parts: bool = False) -> argparse.ArgumentParser:
+    """A parser of ``bench.py NAME`` with a module's docstring as help.
+
+    Args:
+        name: of the benchmark.
+        text: the docstring.
+        parts: whether it has commands of its own, whose parsers then have :func:`with_json` as their parent.
+    """
+    return argparse.ArgumentParser(
+        prog=f"bench.py {name}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[] if parts else [with_json()],
+    )
 
 
 def command(name: str, *arguments: object) -> list[str]:
@@ -68,7 +82,7 @@ class Ratio:
 
     Attributes:
         mean: exp of the mean of the logarithms of the pairs' ratios.
-        low, high: its 95 % interval by Student's t; infinite with one pair.
+        low, high: its 95 % interval by Student's t; 0 and infinity with one pair.
         median: of the pairs' ratios.
         pairs: how many.
     """
@@ -80,7 +94,9 @@ class Ratio:
     pairs: int
 
     def show(self) -> str:
-        """``mean (low to high)``."""
+        """``mean (low to high)``, or the mean alone where one pair gives no interval."""
+        if self.pairs == 1:
+            return f"{self.mean:.3f}"
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
@@ -89,22 +105,23 @@ def ratio_of(upper: Sequence[float], lower: Sequence[float]) -> Ratio:
     from scipy.stats import t
 
     logs = [math.log(a / b) for a, b in zip(upper, lower, strict=True)]
-    mean, width = statistics.fmean(logs), math.inf
-    if len(logs) > 1:
-        width = float(t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    middle = math.exp(statistics.median(logs))
-    return Ratio(math.exp(mean), math.exp(mean - width), math.exp(min(mean + width, 700.0)), middle, len(logs))
+    mean, middle = statistics.fmean(logs), math.exp(statistics.median(logs))
+    if len(logs) == 1:
+        return Ratio(math.exp(mean), 0.0, math.inf, middle, 1)
+    width = float(t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return Ratio(math.exp(mean), math.exp(mean - width), math.exp(mean + width), middle, len(logs))
 
 
-def in_turns(works: Mapping[str, Callable[[], float]], rounds: int, warm: int = 0) -> dict[str, list[float]]:
+def in_turns(works: Mapping[str, Callable[[], Result]], rounds: int, warm: int = 0) -> dict[str, list[Result]]:
     """What each of the works returns, round by round; who begins changes from round to round.
 
     Args:
-        works: by name; each returns its measurement, in seconds say.
+        works: by name; each returns its measurement, seconds say.
         rounds: how many measurements of each.
         warm: further rounds before, which do not count.
     """
-    names, found = list(works), {name: [] for name in works}
+    names = list(works)
+    found: dict[str, list[Result]] = {name: [] for name in works}
     for turn in range(-warm, rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
@@ -119,6 +136,13 @@ def seconds(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+def timed(work: Callable[[], Result]) -> tuple[Result, float, float]:
+    """Its result, seconds by the clock, and seconds of processor time."""
+    clock, processor = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - clock, time.process_time() - processor
 
 
 class Laps:
