@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from advgen.config import Recipe, load_recipe
-from tests.distributed.runs import advgen, write_images
+from advgen.data.config import FolderImages, ShardingConfig
+from advgen.data.shards import write_shards
+from advgen.data.sources import open_source
+from tests.distributed.runs import write_images
 
 
 def paper_widths(most: int) -> dict[str, Any]:
@@ -44,7 +47,8 @@ def progan_recipe(
     shards = folder / f"shards-{resolution}"
     if not shards.exists():
         write_images(folder / f"images-{resolution}", resolution=resolution)
-        advgen(folder, "shard", f"images-{resolution}", shards.name, "--resolution", str(resolution))
+        source = open_source(FolderImages(path=str(folder / f"images-{resolution}")))
+        write_shards(source, shards, resolution=resolution, channels=3, config=ShardingConfig())
     lengths = {4 << i: 0.0 for i in range(resolution.bit_length() - 2)}
     recipe: dict[str, Any] = {
         "name": f"bench-{resolution}",

@@ -16,7 +16,9 @@ from advgen.seeds import Noise
 from scripts import bench
 from scripts.benchmarks.measure import Laps, in_turns, ratio_of
 from scripts.benchmarks.progan import paper_widths, progan_recipe
+from scripts.benchmarks.startup import changes
 from scripts.benchmarks.step import build_pair
+from scripts.benchmarks.train import waits
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
@@ -71,6 +73,89 @@ def test_step(tmp_path: Path) -> None:
     plain, ours = found["flops"]["plain"], found["flops"]["advgen"]
     assert plain["discriminator"] > ours["discriminator"] > 2 * ours["generator"] > 0
     assert found["ratio"]["step"]["low"] < found["ratio"]["step"]["mean"] < found["ratio"]["step"]["high"]
+
+
+def test_train(tmp_path: Path) -> None:
+    sizes = (
+        "--resolution",
+        "8",
+        "16",
+        "--channels",
+        "8",
+        "--batch",
+        "4",
+        "--pairs",
+        "2",
+        "--block",
+        "2",
+        "--alone",
+        "2",
+    )
+    found = run(tmp_path, "train", *sizes, "--training.device", "cpu")
+    for resolution in ("8", "16"):
+        assert len(found[resolution]["trainer"]) == len(found[resolution]["bare"]) == 2
+        assert found[resolution]["data_wait"] == []  # so few steps take less than a reading
+        assert found[resolution]["ratio"]["pairs"] == 2
+
+
+def test_waits_are_those_of_whole_readings_after_the_pairs(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    rates = [{"kind": "rate", "step": step, "data_wait": step / 100} for step in (4, 9, 14, 19)]
+    log.write_text("".join(json.dumps(record) + "\n" for record in [*rates[:2], {"kind": "scalars"}, *rates[2:]]))
+    assert waits(log, 9) == [0.14, 0.19]
+    assert waits(log, 10) == [0.19]
+    assert waits(log, 15) == []
+
+
+def test_evaluate(tmp_path: Path) -> None:
+    small = ("--threads", "1")
+    frechet = run(tmp_path, "evaluate", "frechet", "--n", "400", "--dimensions", "32", *small)
+    values = [each[0] for each in frechet["frechet"].values()]
+    assert values == pytest.approx([values[0]] * 4)
+    assert frechet["few"]["value"] == pytest.approx(frechet["few"]["wanted"])
+    near = run(tmp_path, "evaluate", "neighbours", "--n", "100", "--dimensions", "8", *small)["neighbours"]
+    assert 0 < near["precision"] <= 1
+
+
+def test_evaluate_overlap(tmp_path: Path) -> None:
+    """Waiting of 0.2 s for each batch of 64 shows in the loading, and not in the computing."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `demo` is not installed")
+    sizes = ("--images", "128", "--size", "16", "--rounds", "2", "--delay-ms", "3.125", "--features", "lite0")
+    found = run(tmp_path, "evaluate", "overlap", *sizes, "--threads", "1")["overlap"]
+    assert all(value >= 0.2 for value in found["seconds"]["loading"])
+    assert found["both / sum"]["mean"] <= found["both / longer"]["mean"]
+
+
+def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.benchmarks.compare.shutil.which", lambda name: None)
+    found = run(tmp_path, "compare", "--runs", "2", "--points", "5", "--grids", "1")
+    assert set(found) == {"read_seconds", "write_seconds", "processor_seconds", "megabytes"}
+
+
+def test_changes_of_phase_are_without_the_step() -> None:
+    steps = [(0.0, "a"), (1.0, "a"), (4.5, "b"), (5.0, "b"), (5.5, "b")]
+    assert changes(steps) == [3.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("startup", "--rounds", "1"),
+        ("memory", "--ranks", "1", "--hidden", "8", "--engines", "ddp"),
+        ("phases", "--times", "1"),
+        ("sharding", "--only", "speed", "--images", "20", "--rounds", "1"),
+        ("sharding", "--only", "memory", "--count", "50"),
+        ("loader", "--case", "1024", "--only", "limit/small", "--rounds", "1", "--seconds", "0.2"),
+        ("evaluate", "inception", "--images", "4", "--rounds", "1", "--threads", "1"),
+        ("checkpoint", "--times", "1", "--game.fmap-max", "8", "--game.fmap-base", "128"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_each_benchmark_runs(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    if arguments[0] in ("loader", "sharding"):
+        pytest.importorskip("mpl_toolkits.basemap_data", reason="the extra `demo` is not installed")
+    assert run(tmp_path, *arguments)
 
 
 def test_ratio_and_its_interval() -> None:
