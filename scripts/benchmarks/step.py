@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advgen.build import build_trainer
 from advgen.config import Recipe
+from advgen.errors import UserError
 from advgen.games.progan.config import ProganConfig
 from advgen.runtime.engine import Engine, NoMoments
 from advgen.runtime.engines import build_engines, close_engines
@@ -238,6 +239,8 @@ def arguments_of(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str
     parser.add_argument("--compile", nargs="+", default=[], metavar="NETWORK")
     parser.add_argument("--precision", default="float32")
     given, flags = parser.parse_known_args(arguments)
+    if given.widest < (least := max(given.resolution) // 32):
+        raise UserError(f"--widest {given.widest} leaves no channel at {max(given.resolution)} px: at least {least}.")
     flags += ["--training.precision", given.precision]
     flags += ["--training.channels-last"] if given.channels_last else []
     flags += ["--training.compile", *given.compile] if given.compile else []

@@ -138,17 +138,18 @@ def test_changes_of_phase_are_without_the_step() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # the peers', on machines of few cores
 @pytest.mark.parametrize(
     "arguments",
     [
         ("startup", "--rounds", "1"),
         ("memory", "--ranks", "1", "--hidden", "8", "--engines", "ddp"),
-        ("phases", "--times", "1"),
+        pytest.param(("phases", "--times", "1"), marks=pytest.mark.long),
         ("sharding", "--only", "speed", "--images", "20", "--rounds", "1"),
         ("sharding", "--only", "memory", "--count", "50"),
         ("loader", "--case", "1024", "--only", "limit/small", "--rounds", "1", "--seconds", "0.2"),
         ("evaluate", "inception", "--images", "4", "--rounds", "1", "--threads", "1"),
-        ("checkpoint", "--times", "1", "--game.fmap-max", "8", "--game.fmap-base", "128"),
+        ("checkpoint", "--times", "1", "--game.fmap-max", "8"),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -187,3 +188,5 @@ def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["stop"]) == 2
     assert "no benchmark is named 'stop'" in capsys.readouterr().err
     assert bench.main(["--help"]) == 0
+    assert bench.main(["step", "--resolution", "128", "--widest", "2"]) == 2
+    assert "--widest 2" in capsys.readouterr().err
