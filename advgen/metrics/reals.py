@@ -6,6 +6,7 @@ Each rank looks at a slice of them, where it can.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from advgen.data.decode import in_order
+from advgen.data.parts import Samples
 from advgen.data.stream import NumberedStream
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.features import Extractor
@@ -48,7 +51,7 @@ class Reals:
         self._features: tuple[object, int, torch.Tensor, torch.Tensor | None] | None = None
 
     def pictures(self, resolution: int) -> Iterator[Pictures]:
-        """Batches of all of them, with their labels and maps; the same on every rank."""
+        """Batches of all of them, with their labels and maps, read ahead by threads; the same on every rank."""
         return self._pictures(resolution, Alone())
 
     def own_pictures(self, resolution: int) -> Iterator[Pictures]:
@@ -61,11 +64,16 @@ class Reals:
 
         # In the order of the shards, which is that of reading.
         order = np.sort(permutation(key_of(self._config.seed, "evaluation"), len(self.stream))[: self.count])
-        for numbers in batches_of(self.count, ranks, self._config.batch_size):
-            samples = self.stream.fetch(order[numbers.start : numbers.stop], resolution)
-            images = torch.from_numpy(samples.images).to(self.device)
-            labels = there(samples.labels) if self._labelled else None
-            yield Pictures(images, labels, there(samples.label_map), first=numbers.start)
+
+        def fetched(numbers: range) -> tuple[range, Samples]:
+            return numbers, self.stream.fetch(order[numbers.start : numbers.stop], resolution)
+
+        batches = batches_of(self.count, ranks, self._config.batch_size)
+        with closing(in_order(fetched, batches, threads=2, ahead=2)) as read:
+            for numbers, samples in read:
+                images = torch.from_numpy(samples.images).to(self.device)
+                labels = there(samples.labels) if self._labelled else None
+                yield Pictures(images, labels, there(samples.label_map), first=numbers.start)
 
     def features(self, extractor: Extractor, resolution: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """float32 [count, dimensions] of all, and their labels, int64 [count], or None; a collective.

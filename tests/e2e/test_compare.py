@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.__main__ import main
-from scripts import bench_compare
+from scripts.benchmarks import compare as bench_compare
 from tests.unit.report.runs import make_small_run, metric
 
 ODD = "<b onclick=alert(1)>odd"

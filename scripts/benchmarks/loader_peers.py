@@ -1,4 +1,4 @@
-"""The images that `bench_loader.py` measures on, and the loaders that advgen's is compared with."""
+"""The images that `bench.py loader` measures on, and the loaders that advgen's is compared with."""
 
 from __future__ import annotations
 

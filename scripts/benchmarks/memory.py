@@ -1,6 +1,6 @@
 """Memory of a rank under each engine, for a pair of networks of 100 million parameters in all.
 
-    python scripts/bench_memory.py [--ranks 2]
+    python scripts/bench.py memory [--ranks 2]
 
 Each rank is a process; what is told is the most memory it ever had in use (VmHWM), and the same without what a
 process with a network of 1,000 parameters has, which is the code of torch and DeepSpeed.
@@ -8,18 +8,15 @@ process with a network of 1,000 parameters has, which is the code of torch and D
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.distributed.ranks import start_ranks  # noqa: E402
-from tests.distributed.runs import make_shards, write_recipe  # noqa: E402
+from scripts.benchmarks.measure import Report, parser_of
+from tests.distributed.ranks import start_ranks
+from tests.distributed.runs import make_shards, write_recipe
 
 ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero2_offload")
 
@@ -48,25 +45,24 @@ def peak_of(folder: Path, engine: str, hidden: int, ranks: int) -> int:
     return peak
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("memory", __doc__)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=6650, help="units of the perceptrons' two hidden layers")
-    given = parser.parse_args()
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    given = parser.parse_args(arguments)
     h = given.hidden
     parameters = (64 * h + h * h + 768 * h + 2 * h + 768) + (768 * h + h * h + h + 2 * h + 1)
-    print(f"{parameters / 1e6:.1f} million parameters in two networks, {given.ranks} ranks, float32, Adam, one average")
-    print("| engine | most memory of a rank | without the code | bytes a parameter |")
-    print("|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with Report(given) as report, tempfile.TemporaryDirectory() as place:
+        folder, rows = Path(place), []
         make_shards(folder)
-        for engine in ENGINES:
+        for engine in given.engines:
             whole, code = peak_of(folder, engine, h, given.ranks), peak_of(folder, engine, 8, given.ranks)
             own = whole - code
-            print(f"| {engine} | {whole / 1e6:.0f} MB | {own / 1e6:.0f} MB | {own / parameters:.1f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            report.figures[engine] = {"bytes": whole, "bytes_of_code": code, "bytes_a_parameter": own / parameters}
+            rows.append([engine, f"{whole / 1e6:.0f} MB", f"{own / 1e6:.0f} MB", f"{own / parameters:.1f}"])
+        report.say(
+            f"{parameters / 1e6:.1f} million parameters in two networks, {given.ranks} ranks, float32, Adam, an average"
+        )
+        report.table(["engine", "most memory of a rank", "without the code", "bytes a parameter"], rows)

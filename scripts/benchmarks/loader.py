@@ -1,7 +1,7 @@
 """Images a second of advgen's loader, of three others, and of decoding alone; first batch and resume in a large set.
 
-    python scripts/bench_loader.py                  # without mosaicml-streaming, unless it is installed
-    python scripts/bench_loader.py --rounds 5 --seconds 8
+    python scripts/bench.py loader                  # without mosaicml-streaming, unless it is installed
+    python scripts/bench.py loader --rounds 5 --seconds 8
 
 mosaicml-streaming wants older packages than advgen: an environment of its own has both (docs/results/data.md).
 
@@ -20,28 +20,23 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from advgen.data.loader import Loader  # noqa: E402
-from advgen.data.stream import ImageStream  # noqa: E402
-from scripts import loader_peers as peers  # noqa: E402
-from scripts.loader_large import large  # noqa: E402
+from advgen.data.loader import Loader
+from advgen.data.stream import ImageStream
+from scripts.benchmarks import loader_peers as peers
+from scripts.benchmarks.loader_large import large
+from scripts.benchmarks.measure import Report, command, in_turns, parser_of, spread
 
 CORES = 2
 WARM_SECONDS = 2.0
@@ -95,23 +90,18 @@ def one(name: str, folder: Path, case: peers.Case, seconds: float) -> float:
 
 def measured(name: str, folder: Path, case: str, seconds: float) -> float:
     """The same in a process of its own; the limit is a process for each core."""
-    command = [sys.executable, str(Path(__file__)), "--one", name, "--folder", str(folder), "--case", case]
-    command += ["--seconds", str(seconds)]
+    own = command("loader", "--one", name, "--folder", folder, "--case", case, "--seconds", seconds)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     many = CORES if name.startswith("limit") else 1
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env, text=True) for _ in range(many)]
+    running = [subprocess.Popen(own, stdout=subprocess.PIPE, env=env, text=True) for _ in range(many)]
     told = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
         sys.exit(f"{name} failed")
     return sum(float(text.split()[-1]) for text in told)
 
 
-def table(rates: dict[str, list[float]]) -> dict[str, float]:
-    """Print a case's medians; returns its ratios."""
-    middle = {name: statistics.median(values) for name, values in rates.items()}
-    print("| what | images/s | least | most |\n|---|---|---|---|")
-    for name, values in rates.items():
-        print(f"| {name} | {middle[name]:,.0f} | {min(values):,.0f} | {max(values):,.0f} |")
+def ratios(middle: Mapping[str, float]) -> dict[str, float]:
+    """What a case's medians come to."""
 
     def best(*ends: str) -> float:
         others = [rate for name, rate in middle.items() if name.split("/", 1)[1] in ends]
@@ -133,42 +123,45 @@ def table(rates: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def compare(report: Report, folder: Path, name: str, only: str, rounds: int, seconds: float) -> None:
+    """Measure the variants of a case in turns, and tell."""
+    case = peers.CASES[name]
+    if not folder.is_dir():
+        peers.make_images(folder, case)
+
+    def work(each: str) -> Callable[[], float]:
+        return lambda: measured(each, folder, name, seconds)
+
+    rates = in_turns({each: work(each) for each in variants(case) if only in each}, rounds)
+    spreads = {each: spread(values) for each, values in rates.items()}
+    report.say(f"{case.images:,} JPEGs of {case.stored} px -> {case.wanted} px, batches of {peers.BATCH}")
+    rows = [[each, *(f"{v:,.0f}" for v in (s.median, s.least, s.most))] for each, s in spreads.items()]
+    report.table(["what", "images/s", "least", "most"], rows)
+    report.figures[name] = {"images_per_second": rates}
+    if not only:
+        found = report.figures[name]["ratios"] = ratios({each: s.median for each, s in spreads.items()})
+        report.say("\n".join(f"* {what}: {ratio:.2f}" for what, ratio in found.items()))
+
+
+def main(arguments: Sequence[str]) -> None:
     """Measure, or be one of the measured processes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("loader", __doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--case", choices=[*peers.CASES, "large"], default=None, help="only this one")
     parser.add_argument("--only", default="", help="only variants whose name holds this")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="where the images are, or are made; else a temporary one")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.one:
-        print(one(given.one, given.folder, peers.CASES[given.case], given.seconds))
+        print(one(given.one, given.folder, peers.CASES[given.case], given.seconds), flush=True)
         os._exit(0)  # some loaders' processes are slow to end
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    print(f"{platform.machine()}, {CORES} cores, Python {platform.python_version()}, torch {torch.__version__}")
-    with tempfile.TemporaryDirectory() as temporary:
+    with Report(given) as report, tempfile.TemporaryDirectory() as temporary:
         root = given.folder or Path(temporary)
-        for name, case in peers.CASES.items():
-            if given.case not in (None, name):
-                continue
-            if not (root / name).is_dir():
-                peers.make_images(root / name, case)
-            rates: dict[str, list[float]] = {each: [] for each in variants(case) if given.only in each}
-            for _ in range(given.rounds):
-                for each, values in rates.items():
-                    values.append(measured(each, root / name, name, given.seconds))
-            print(f"\n{case.images:,} JPEGs of {case.stored} px -> {case.wanted} px, batches of {peers.BATCH}\n")
-            if given.only:
-                print(json.dumps({each: statistics.median(values) for each, values in rates.items()}, indent=1))
-                continue
-            for what, ratio in table(rates).items():
-                print(f"* {what}: {ratio:.2f}")
+        for name in peers.CASES:
+            if given.case in (None, name):
+                compare(report, root / name, name, given.only, given.rounds, given.seconds)
         if given.case in (None, "large"):
-            large(root / "large")
-
-
-if __name__ == "__main__":
-    main()
+            large(report, root / "large")

@@ -1,16 +1,18 @@
 """How long a comparison of many runs takes, how large its page is, and when a browser first paints it.
 
-.venv/bin/python scripts/bench_compare.py --runs 200 --points 1000
+    python scripts/bench.py compare --runs 200 --points 1000
+
+On a busy machine the clock says more than the processor's time.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,20 @@ from PIL import Image
 
 from advgen.report.compare_data import compare, places, read_runs
 from advgen.report.comparison import write_comparison
+from scripts.benchmarks.measure import Report, parser_of
 
 _VALUES = ("discriminator/loss", "discriminator/real_score", "discriminator/fake_score", "discriminator/gradient_norm")
 _MORE = ("generator/loss", "generator/gradient_norm", "discriminator/learning_rate", "generator/learning_rate")
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Make runs, compare them, and tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("compare", __doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--points", type=int, default=1000, help="of each logged value")
     parser.add_argument("--grids", type=int, default=10, help="of each run, of 320 x 192 pixels")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
+    given = parser.parse_args(arguments)
+    with Report(given) as report, tempfile.TemporaryDirectory() as place:
         folder, out = Path(place) / "runs", Path(place) / "compare.html"
         make_runs(folder, given.runs, given.points, given.grids)
         began, busy = time.perf_counter(), time.process_time()
@@ -39,15 +42,16 @@ def main() -> None:
         known = time.perf_counter()
         write_comparison(compare(*read), out)
         done, spent = time.perf_counter(), time.process_time() - busy
-        print(f"{given.runs} runs x {given.points} points of {len(_VALUES + _MORE)} values, {given.grids} grids each")
-        print(f"read in {known - began:.1f} s, written in {done - known:.1f} s, {out.stat().st_size / 1e6:.1f} MB")
-        print(f"{spent:.1f} s of CPU time: on a busy machine the clock says more")
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        found = {"read_seconds": known - began, "write_seconds": done - known, "processor_seconds": spent}
+        found |= {"megabytes": out.stat().st_size / 1e6}
+        if chromium := shutil.which("chromium") or shutil.which("google-chrome"):
+            found |= {f"{name}_seconds": value / 1000 for name, value in first_paint(out, chromium).items()}
+        report.figures |= found
+        values = len(_VALUES + _MORE)
+        report.say(f"{given.runs} runs x {given.points} points of {values} values, {given.grids} grids each")
+        report.table(["what", "figure"], [[name.replace("_", " "), f"{value:.2f}"] for name, value in found.items()])
         if chromium is None:
-            print("no Chromium here: first paint not measured")
-            return
-        for name, milliseconds in first_paint(out, chromium).items():
-            print(f"{name}: {milliseconds:.0f} ms")
+            report.say("no Chromium here: first paint not measured")
 
 
 def make_runs(folder: Path, runs: int, points: int, grids: int) -> None:
@@ -105,7 +109,3 @@ def first_paint(page: Path, chromium: str) -> dict[str, float]:
         loaded = tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
         browser.close()
     return {**dict(paints), "loaded": loaded}
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from advgen.data.manifest import MANIFEST, Entry, dump_index, dump_manifest, ind
 from advgen.data.places import Place
 from advgen.data.shards import load_manifest, write_shards
 from advgen.data.sources import open_source
+from scripts.benchmarks.measure import ROOT, Report, spread
 
 SHARDS, SAMPLES, SIZE = 1000, 1000, 64
 
@@ -62,19 +62,22 @@ print(opened - start, time.perf_counter() - opened)
 """
 
 
-def large(folder: Path, rounds: int = 5) -> None:
-    """Print seconds to open and to the first batch after opening; medians and the most of several processes."""
+def large(report: Report, folder: Path, rounds: int = 5) -> None:
+    """Tell seconds to open and to the first batch after opening, of several processes."""
     start = time.perf_counter()
     if not folder.is_dir():
         make_large(folder)
-        print(f"\n{SHARDS * SAMPLES:,} samples made in {time.perf_counter() - start:.0f} s\n")
-    print("| at | opening, s | first batch beyond it, s | most |\n|---|---|---|---|")
+        report.say(f"{SHARDS * SAMPLES:,} samples made in {time.perf_counter() - start:.0f} s")
+    rows, figures = [], {}
     for share in (0.0, 0.9):
         times = []
         for turn in range(rounds):
             position = str(int(share * SHARDS * SAMPLES) + 1000 * turn)
             command = [sys.executable, "-c", PROGRAM, str(folder / "shards"), position]
-            told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+            told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
             times.append([float(word) for word in told.stdout.split()])
-        opening, batch = (statistics.median(column) for column in zip(*times, strict=True))
-        print(f"| {share:.0%} of an epoch | {opening:.3f} | {batch:.3f} | {max(t[1] for t in times):.3f} |")
+        opening, batch = zip(*times, strict=True)
+        figures[str(share)] = {"opening": opening, "first_batch": batch}
+        rows.append([f"{share:.0%} of an epoch", spread(opening).show(".3f"), spread(batch).show(".3f")])
+    report.figures["large"] = figures
+    report.table(["at", "opening, s", "first batch beyond it, s"], rows)

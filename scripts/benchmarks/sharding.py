@@ -1,7 +1,7 @@
 """Sharding: how fast beside transcoding alone, in how much memory, and what the levels take.
 
-    python scripts/bench_sharding.py                # all three
-    python scripts/bench_sharding.py --only speed
+    python scripts/bench.py sharding                # all three
+    python scripts/bench.py sharding --only speed
 
 * speed: JPEGs of 512 pixels become JPEGs of 256 pixels with levels. The yardstick is the same transcoding in a loop on
   one core, bytes in memory, nothing written, times the number of cores. Both are taken turn by turn.
@@ -15,27 +15,24 @@ import argparse
 import importlib.util
 import io
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import psutil
+from PIL import Image
 
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-from PIL import Image  # noqa: E402
+from advgen.data.config import FolderImages, ShardingConfig
+from advgen.data.fitting import Fit, Shape
+from advgen.data.shards import level_heights, write_shards
+from advgen.data.sources import open_source
+from scripts.benchmarks.measure import ROOT, Report, command, in_turns, parser_of, spread
 
-from advgen.data.config import FolderImages, ShardingConfig  # noqa: E402
-from advgen.data.fitting import Fit, Shape  # noqa: E402
-from advgen.data.shards import level_heights, write_shards  # noqa: E402
-from advgen.data.sources import open_source  # noqa: E402
-
-FROM, TO, IMAGES = 512, 256, 6000
+FROM, TO = 512, 256
 
 
 def pictures() -> dict[str, Image.Image]:
@@ -57,31 +54,35 @@ def crops(picture: Image.Image, size: int, count: int) -> Iterator[Image.Image]:
         yield picture.crop((left, top, left + size, top + size))
 
 
-def speed(folder: Path, rounds: int) -> None:
-    """Print images a second of `advgen shard` and of transcoding alone."""
+def speed(report: Report, folder: Path, rounds: int, count: int) -> None:
+    """Images a second of `advgen shard` and of transcoding alone."""
     images = folder / "speed"
     images.mkdir()
-    for number, crop in enumerate(crops(pictures()["shaded relief"], FROM, IMAGES)):
+    for number, crop in enumerate(crops(pictures()["shaded relief"], FROM, count)):
         crop.save(images / f"{number}.jpg", quality=95)
-    cores = len(os.sched_getaffinity(0))
-    alone, whole = [], []
-    for turn in range(rounds):
-        told = subprocess.run(
-            [sys.executable, __file__, "--transcode", str(images)], check=True, capture_output=True, text=True
-        )
-        alone.append(float(told.stdout))
-        out = folder / f"speed-shards-{turn}"
-        command = [sys.executable, "-m", "pipelines", "shard", str(images), str(out), "--resolution", str(TO)]
+    cores, turn = len(os.sched_getaffinity(0)), iter(range(rounds))
+
+    def alone() -> float:
+        told = subprocess.run(command("sharding", "--transcode", images), check=True, capture_output=True, text=True)
+        return float(told.stdout)
+
+    def whole() -> float:
+        own = [sys.executable, "-m", "pipelines", "shard", str(images), str(folder / f"speed-shards-{next(turn)}")]
+        own += ["--resolution", str(TO), "--format", "jpeg", "--shard-samples", "100"]
         start = time.perf_counter()
-        subprocess.run(
-            [*command, "--format", "jpeg", "--shard-samples", "100"], check=True, capture_output=True, cwd=ROOT
-        )
-        whole.append(IMAGES / (time.perf_counter() - start))
-    ratio = statistics.median(whole) / (cores * statistics.median(alone))
-    print(f"\n{IMAGES:,} JPEGs of {FROM} px -> JPEGs of {TO} px and levels, {cores} cores\n")
-    print(f"| transcoding, one core | {statistics.median(alone):,.0f} images/s |\n|---|---|")
-    print(f"| advgen shard, start of the program included | {statistics.median(whole):,.0f} images/s |")
-    print(f"| advgen shard / (cores x transcoding) | {ratio:.2f} ({min(whole) / cores / max(alone):.2f} at least) |")
+        subprocess.run(own, check=True, capture_output=True, cwd=ROOT)
+        return count / (time.perf_counter() - start)
+
+    found = report.figures["speed"] = in_turns({"transcoding": alone, "advgen shard": whole}, rounds)
+    report.say(f"{count:,} JPEGs of {FROM} px -> JPEGs of {TO} px and levels, {cores} cores: images/s")
+    one, all_of_it = spread(found["transcoding"]), spread(found["advgen shard"])
+    share, least = all_of_it.median / cores / one.median, all_of_it.least / cores / one.most
+    rows = [
+        ["transcoding, one core", one.show(",.0f")],
+        ["advgen shard, start of the program included", all_of_it.show(",.0f")],
+        ["advgen shard / (cores x transcoding)", f"{share:.2f} ({least:.2f} at least)"],
+    ]
+    report.table(["what", "median (least to most)"], rows)
 
 
 def transcode(images: Path) -> float:
@@ -97,8 +98,8 @@ def transcode(images: Path) -> float:
     return len(files) / (time.perf_counter() - start)
 
 
-def memory(folder: Path, count: int) -> None:
-    """Print the most memory of sharding many small images."""
+def memory(report: Report, folder: Path, count: int) -> None:
+    """The most memory of sharding many small images."""
     images = folder / "many"
     draw = np.random.default_rng(0)
     for number in range(count):
@@ -107,15 +108,18 @@ def memory(folder: Path, count: int) -> None:
         out = io.BytesIO()
         Image.fromarray(draw.integers(0, 255, (32, 32, 3), np.uint8)).save(out, "PNG", compress_level=0)
         (images / str(number // 1000 * 1000) / f"{number}.png").write_bytes(out.getvalue())
-    command = [sys.executable, "-m", "pipelines", "shard", str(images), str(folder / "many-shards")]
+    own = [sys.executable, "-m", "pipelines", "shard", str(images), str(folder / "many-shards")]
     start, most = time.perf_counter(), 0
-    process = subprocess.Popen([*command, "--resolution", "32"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*own, "--resolution", "32"], cwd=ROOT, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         most = max(most, _unique_bytes(process.pid))
         time.sleep(0.1)
     assert process.returncode == 0
     rate = count / (time.perf_counter() - start)
-    print(f"\n{count:,} PNGs of 32 px: {rate:,.0f} images/s, at most {most / 2**20:,.0f} MiB in all processes together")
+    report.figures["memory"] = {"images_per_second": rate, "bytes": most}
+    report.say(
+        f"{count:,} PNGs of 32 px: {rate:,.0f} images/s, at most {most / 2**20:,.0f} MiB in all processes together"
+    )
 
 
 def _unique_bytes(pid: int) -> int:
@@ -130,15 +134,15 @@ def _unique_bytes(pid: int) -> int:
     return total
 
 
-def levels(folder: Path) -> None:
-    """Print what the levels add to sets of several kinds of pictures."""
+def levels(report: Report, folder: Path) -> None:
+    """What the levels add to sets of several kinds of pictures."""
     from skimage import data  # pyright: ignore[reportMissingImports]
 
     photographs = [Image.fromarray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
     from sklearn.datasets import load_sample_images  # pyright: ignore[reportMissingImports]
 
     photographs += [Image.fromarray(picture) for picture in load_sample_images()["images"]]
-    print("\n| pictures | size | file | bytes an image | with levels |\n|---|---|---|---|---|")
+    rows: list[tuple[str, int, str, int, float]] = []
     kinds = {"photographs (scikit-image, scikit-learn)": None, **pictures()}
     for kind, picture in kinds.items():
         for size in (128, 256, 512, 1024):
@@ -162,7 +166,12 @@ def levels(folder: Path) -> None:
                 manifest = write_shards(source, out, resolution=size, channels=3, config=config)
                 share = sum(shard.bytes for shard in manifest.files) / manifest.bytes
                 each = manifest.bytes // manifest.samples
-                print(f"| {kind} | {size} px | {ending} | {each:,} | {share:.2f} times |")
+                rows.append((kind, size, ending, each, share))
+    report.figures["levels"] = rows
+    lines = [
+        [kind, f"{size} px", ending, f"{each:,}", f"{share:.2f} times"] for kind, size, ending, each, share in rows
+    ]
+    report.table(["pictures", "size", "file", "bytes an image", "with levels"], lines)
 
 
 def _square(image: Image.Image) -> Image.Image:
@@ -171,26 +180,23 @@ def _square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("sharding", __doc__)
     parser.add_argument("--only", choices=["speed", "memory", "levels"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=6000, help="pictures of the speed's measurement")
     parser.add_argument("--count", type=int, default=100_000, help="pictures of the memory's measurement")
     parser.add_argument("--transcode", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.transcode is not None:
         print(transcode(given.transcode))
         return
-    with tempfile.TemporaryDirectory() as temporary:
+    with Report(given) as report, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if given.only in (None, "speed"):
-            speed(folder, given.rounds)
+            speed(report, folder, given.rounds, given.images)
         if given.only in (None, "memory"):
-            memory(folder, given.count)
+            memory(report, folder, given.count)
         if given.only in (None, "levels"):
-            levels(folder)
-
-
-if __name__ == "__main__":
-    main()
+            levels(report, folder)
