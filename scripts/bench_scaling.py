@@ -201,7 +201,7 @@ def measure(folder: Path, ranks: list[int], engines: list[str], rounds: int, bat
             # One process also plays the shares of more, for the line of computation.
             for images in sorted({batch // n for n in ranks}) if size == 1 else [batch]:
                 for engine in engines:
-                    for profiled in (False, True) if turn == 0 and images == batch else (False,):
+                    for profiled in (False, True) if turn == 0 and size > 1 else (False,):
                         name = f"{engine}-{size}-{images}-{turn}{'-profiled' if profiled else ''}"
                         write_case(folder, name, engine, images, channels, profiled, steps)
                         cases.append({"name": name, "profiled": profiled})

@@ -10,6 +10,7 @@ constants. docs/scaling.md says where each figure is from.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Training:
         batch: of all GPUs; what the recipe has.
         own: images of a GPU where the batch grows with their number.
         averaged: parameters that an average is kept of.
+        group: images in a group of the minibatch standard deviation; 0 without.
     """
 
     name: str
@@ -55,11 +57,18 @@ class Training:
     batch: int
     own: int
     averaged: int
+    group: int = 0
 
     def step(self, network: Network, ranks: int, images: float) -> StepTime:
         """Of engine ddp, with buckets of 25 MiB."""
         works = [Work(share, ddp_buckets(4 * n, 25, self.first)) for n, share in self.parameters.values()]
-        return step_time(self.compute, [*works, Work(0.0, SMALL)], network, ranks, images)
+        waits = [*SMALL, *(self.statistics(round(images * ranks)) if images < self.group else ())]
+        return step_time(self.compute, [*works, Work(0.0, waits)], network, ranks, images)
+
+    def statistics(self, batch: int) -> list[Collective]:
+        """Of groups that lie on several GPUs: 512 features of 4 x 4 pixels an image, five times there and back."""
+        size = batch * 512 * 4 * 4 * 4
+        return 5 * [Collective("all_gather", size), Collective("all_reduce", size)]
 
 
 def of_rate(seconds_per_image: float, images: int, fixed: float) -> Compute:
@@ -69,10 +78,11 @@ def of_rate(seconds_per_image: float, images: int, fixed: float) -> Compute:
 
 def trainings(progan: float, pix2pixhd: float, fixed: float) -> list[Training]:
     """Both, from s/kimg and images/s of one GPU, and the fixed seconds of a step."""
-    faces = {"discriminator": (23_080_000, 0.6), "generator": (23_080_000, 0.3)}
-    streets = {"generator": (182_500_000, 0.6), "discriminator": (5_500_000, 0.3)}
+    # Shares of a step as scripts/bench_scaling.py found them for a small ProGAN; of pix2pixHD they are a guess.
+    faces = {"discriminator": (23_080_000, 0.7), "generator": (23_080_000, 0.25)}
+    streets = {"generator": (182_525_379, 0.6), "discriminator": (5_601_410, 0.3)}
     return [
-        Training("ProGAN, 1024 px", faces, 0.8, of_rate(progan / 1000, 4, fixed), 32, 4, 23_080_000),
+        Training("ProGAN, 1024 px", faces, 0.8, of_rate(progan / 1000, 4, fixed), 32, 4, 23_080_000, group=4),
         Training("pix2pixHD, 1024 x 512", streets, 0.8, of_rate(1 / pix2pixhd, 1, fixed), 1, 1, 0),
     ]
 
@@ -101,12 +111,12 @@ def table(training: Training, weak: bool) -> Iterator[str]:
 
 
 def stream(training: Training, sizes: dict[str, int], decoded: float) -> Iterator[str]:
-    """What is read: the images of the weak table, of 1 and 512 GPUs."""
+    """What is read with the same number of images on each GPU."""
     yield (
         "| GPUs | images/s | " + " | ".join(f"{name}: MB/s a GPU, all" for name in sizes) + " | cores a GPU to decode |"
     )
     yield "|---|---|" + "---|" * (len(sizes) + 1)
-    for ranks in RANKS:
+    for ranks in (1, 8, 64, 512):
         rate = training.own * ranks / training.step(NETWORKS[FAST], ranks, training.own).seconds
         read = " | ".join(f"{rate * size / ranks / 1e6:.0f}, {rate * size / 1e6:,.0f}" for size in sizes.values())
         yield f"| {ranks} | {rate:,.0f} | {read} | {rate / ranks / decoded:.2f} |"
@@ -131,16 +141,17 @@ def checkpoints(training: Training, bandwidths: tuple[float, ...], copied: float
 
 
 def evaluation(images: int, seconds_per_image: float, distance: float) -> Iterator[str]:
-    """Images cut over ranks, one all-reduce of 2,048 x 2,048 sums in float64, the distance on rank 0's processor."""
-    yield "| GPUs | images of each | drawing and extracting | all-reduce of 33.6 MB | distance | whole | efficiency |"
+    """Groups of 64 images cut over ranks, one all-reduce of 2,048 x 2,048 sums in float64, the distance on a CPU."""
+    yield "| GPUs | most images of one | draw and extract | all-reduce of 33.6 MB | distance | whole | efficiency |"
     yield "|---|---|---|---|---|---|---|"
     one = images * seconds_per_image + distance
     for ranks in RANKS:
-        busy = images / ranks * seconds_per_image
+        most = 64 * math.ceil(math.ceil(images / 64) / ranks)
+        busy = min(most, images) * seconds_per_image
         summed = NETWORKS[FAST].seconds("all_reduce", 8 * 2048**2, ranks)
         whole = busy + summed + distance
         yield (
-            f"| {ranks} | {images / ranks:,.0f} | {busy:.1f} s | {1e3 * summed:.1f} ms | {distance:.1f} s "
+            f"| {ranks} | {min(most, images):,} | {busy:.1f} s | {1e3 * summed:.1f} ms | {distance:.1f} s "
             f"| {whole:.1f} s | {one / whole / ranks:.0%} |"
         )
 
@@ -162,7 +173,7 @@ def plot(given: list[Training], path: Path) -> None:
             axis.plot(ranks, rates, style, markersize=4, label=name)
             one = rates[0]
             axis.plot(ranks, [one * n for n in ranks], color="0.7", linewidth=1, zorder=0)
-        what = f"{training.own} images a GPU" if weak else f"global batch {training.batch}"
+        what = f"{training.own} to a GPU" if weak else f"global batch {training.batch}"
         axis.set(xscale="log", yscale="log", title=f"{training.name}, {what}", xlabel="GPUs", ylabel="images/s")
         axis.set_xticks(ranks, [str(n) for n in ranks], minor=False)
         axis.minorticks_off()

@@ -46,7 +46,7 @@ def collectives(prof: profile, ranks: int) -> tuple[list[Sent], dict[str, list[t
     Raises:
         RuntimeError: a collective was carried out that no call belongs to, or the other way round.
     """
-    assert prof.profiler is not None
+    assert prof.profiler is not None and prof.profiler.kineto_results is not None
     calls, carried, spans = [], [], defaultdict(list)
     for event in prof.profiler.kineto_results.events():
         name, start = event.name(), event.start_ns() / 1e9
