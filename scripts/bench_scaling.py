@@ -47,7 +47,7 @@ from advgen.launch.scaling import (  # noqa: E402
     step_time,
     wire_bytes,
 )
-from scripts.scaling_traffic import WRITER, collectives, marked, new_profile, overlap  # noqa: E402
+from scripts.scaling_traffic import WRITER, collectives, marked, new_profile, overlap, readiness  # noqa: E402
 
 WARM, PERIOD = 10, 10  # steps; ranks vote, and scalars are logged, every tenth
 KINDS: dict[str, Kind] = {"all_gather": "all_gather", "broadcast": "broadcast", "reduce": "reduce"}  # as gloo says it
@@ -100,9 +100,9 @@ def play(recipe: Path, profiled: bool) -> dict[str, Any]:
     found["parameters"] = {name: sum(p.numel() for p in network.parameters()) for name, network in networks}
     if prof is not None:
         sent, places = collectives(prof, world.size)
-        found["sent"] = [asdict(each) for each in sent]
         found["places"] = {place: [end - start for start, end in spans] for place, spans in places.items()}
         backwards = {place: spans for place, spans in places.items() if place.endswith(" backward")}
+        found["sent"] = [{**asdict(each), "ready": readiness(each, backwards.get(each.at, ()))} for each in sent]
         own = {place: [each for each in sent if each.at == place] for place in backwards}
         found["overlap"] = {place: overlap(own[place], backwards[place]) for place in backwards if own[place]}
     return found
@@ -259,20 +259,32 @@ def predictions(found: dict[str, Any], ranks: list[int], engines: list[str], bat
         }
         compute = fit_compute([(images, taken[f"{engine}-1-{images}"]) for images in shares(batch, ranks)])
         for size in ranks:
-            link, communication = Link(1.0, 0.0), []
+            link, works = Link(1.0, 0.0), [Work(1.0, [])]
             if size > 1:
                 pings = found["pings"][str(size)].items()
                 link = fit_link([(int(n), statistics.median(t[clock] for t in times)) for n, times in pings], size)
-                communication = [
-                    Collective(KINDS.get(each["kind"], "all_reduce"), each["size"], every=PERIOD)
-                    for each in found["profiles"][f"{engine}-{size}"]["sent"]
-                    if each["at"] not in ("checkpoint", WRITER)
-                ]
-            told = step_time(compute, [Work(1.0, communication)], Network(link, link), size, batch / size, shared)
+                works = works_of(found["profiles"][f"{engine}-{size}"])
+            told = step_time(compute, works, Network(link, link), size, batch / size, shared)
             measured = taken[f"{engine}-{size}-{batch}"]
             times = {"measured": measured, "predicted": told.seconds, "compute": told.compute, "exposed": told.exposed}
             rows.append({"engine": engine, "ranks": size, "clock": of_clock, **times, "link": asdict(link)})
     return rows
+
+
+def works_of(profiled: dict[str, Any]) -> list[Work]:
+    """Each place of the trainer with its share of the time, and what it sent; checkpoints left out."""
+    by_place: dict[str, list[Collective]] = {place: [] for place in profiled["places"]}
+    for each in profiled["sent"]:
+        sent = Collective(KINDS.get(each["kind"], "all_reduce"), each["size"], each["ready"], every=PERIOD)
+        by_place.setdefault(each["at"], []).append(sent)
+    # Batch statistics are taken inside the passes, whose time they must not count twice.
+    spent = {place: sum(times) for place, times in profiled["places"].items() if place.endswith(("backward", "update"))}
+    whole = sum(spent.values())
+    return [
+        Work(spent.get(place, 0.0) / whole, sent)
+        for place, sent in by_place.items()
+        if place not in ("checkpoint", WRITER)
+    ]
 
 
 def shares(batch: int, ranks: list[int]) -> list[int]:

@@ -137,3 +137,8 @@ def overlap(sent: Sequence[Sent], passes: Sequence[tuple[float, float]]) -> tupl
             found.append((hidden / whole, (first - start) / (end - start), (last - start) / (end - start)))
     hidden, first, last = (statistics.median(values) for values in zip(*found, strict=True))
     return hidden, first, last
+
+
+def readiness(each: Sent, passes: Sequence[tuple[float, float]]) -> float:
+    """Share of the pass after which it was called for; 1 where it belongs to none, so that nothing hides it."""
+    return next(((each.asked - a) / (b - a) for a, b in passes if a <= each.asked <= b), 1.0)

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scripts.scaling_traffic import Sent, overlap
+from advgen.launch.scaling import Collective, Work
+from scripts.bench_scaling import PERIOD, works_of
+from scripts.scaling_traffic import WRITER, Sent, overlap, readiness
 from tests.distributed.runs import ROOT, environment, torchrun
 
 # Run by each of two processes. DDP's first bucket is of 1 MiB: the layers of 90,300 gradients make two buckets.
@@ -84,3 +87,24 @@ def test_overlap() -> None:
     assert overlap([reduced(2.0, 2.0, 6.0), reduced(8.0, 8.0, 10.0)], [(0.0, 10.0)]) == pytest.approx((4 / 6, 0.2, 0.8))
     # One that waits for the one before it hides only what lies before the last call.
     assert overlap([reduced(2.0, 2.0, 9.0), reduced(8.0, 9.0, 10.0)], [(0.0, 10.0)]) == pytest.approx((6 / 8, 0.2, 0.8))
+
+
+def test_readiness() -> None:
+    bucket = Sent("player backward", "all_reduce", 8, 13.0, 13.5, 14.0)
+    assert readiness(bucket, [(0.0, 4.0), (12.0, 16.0)]) == pytest.approx(0.25)
+    assert readiness(bucket, [(0.0, 4.0)]) == 1.0
+
+
+def test_what_was_counted_becomes_the_model_s_works() -> None:
+    def counted(at: str, kind: str, size: int, ready: float) -> dict[str, Any]:
+        return {"at": at, "kind": kind, "size": size, "ready": ready}
+
+    sent = [counted("a backward", "all_reduce", 100, 0.8), counted("a update", "all_gather", 90, 1.0)]
+    sent += [counted("votes", "all_reduce", 8, 1.0), counted("checkpoint", "all_reduce", 64, 1.0)]
+    sent += [counted(WRITER, "all_gather", 1000, 1.0)]
+    times = {"a backward": [2.0, 4.0], "a update": [1.0, 1.0], "votes": [0.1], "checkpoint": [9.0]}
+    assert works_of({"places": times, "sent": sent}) == [
+        Work(0.75, [Collective("all_reduce", 100, 0.8, PERIOD)]),
+        Work(0.25, [Collective("all_gather", 90, 1.0, PERIOD)]),
+        Work(0.0, [Collective("all_reduce", 8, 1.0, PERIOD)]),
+    ]
