@@ -136,7 +136,8 @@ def checkpoints(training: Training, bandwidths: tuple[float, ...], copied: float
         other = 4 * 2 * total / ranks
         first = 4 * (total + training.averaged) + other
         times = " | ".join(f"{first / each:.2f} s" for each in bandwidths)
-        sizes = " | ".join(f"{size / 1e6:,.0f} MB" for size in (whole, first, other if ranks > 1 else 0))
+        sizes = " | ".join(f"{size / 1e6:,.0f} MB" for size in (whole, first, other)[: min(ranks, 2) + 1])
+        sizes += " | " if ranks == 1 else ""
         yield f"| {ranks} | {sizes} | {first / copied:.2f} s | {times} |"
 
 
