@@ -12,11 +12,18 @@ from advgen.config import Recipe
 from advgen.data.manifest import MANIFEST, parse_manifest
 from advgen.errors import UserError
 from advgen.launch.cluster import Cluster
-from advgen.launch.estimate import checkpoint_bytes, kept_checkpoints, read_rates, training_time
+from advgen.launch.estimate import (
+    Rates,
+    checkpoint_bytes,
+    kept_checkpoints,
+    read_rates,
+    reduction_seconds,
+    training_time,
+)
 from advgen.launch.plan import data_sets
 
 if TYPE_CHECKING:
-    from advgen.game import Game
+    from advgen.game import Game, Phase
 
 
 def expected(recipe: Recipe, game: Game, cluster: Cluster, measured: Path | None) -> list[str]:
@@ -46,9 +53,37 @@ def _time(recipe: Recipe, game: Game, cluster: Cluster, run: Path) -> str:
     missing = f"; never measured and left out: {', '.join(taken.unmeasured)}" if taken.unmeasured else ""
     times = wanted.ranks / rates.ranks
     scaled = "" if times == 1 else f", if {wanted.ranks} are {times:g} times as fast"
+    speed = cluster.network_gbit_per_rank
+    sent = "" if speed is None else _reduced(recipe, game, rates, wanted.ranks, speed, taken.seconds)
     return (
         f"expected time of training: {duration(taken.seconds)} on {place}{hours}, {jobs} (by the rates of "
-        f"{rates.source} on {rates.ranks} rank{'s' if rates.ranks > 1 else ''}{scaled}){missing}"
+        f"{rates.source} on {rates.ranks} rank{'s' if rates.ranks > 1 else ''}{scaled}){sent}{missing}"
+    )
+
+
+def _reduced(recipe: Recipe, game: Game, rates: Rates, ranks: int, gbit_per_rank: float, seconds: float) -> str:
+    """How long it is with the gradients' way over the network added, which the rates may hold a part of already."""
+    if ranks == 1:
+        return ""
+    added = sum(
+        1000
+        * phase.kimg
+        / phase.batch_size
+        * reduction_seconds(_gradient_bytes(phase, game), recipe.training.engine, ranks, gbit_per_rank)
+        for phase in game.phases
+        if phase.name in rates.images_per_second
+    )
+    return f"; {duration(seconds + added)} if gradients go at {gbit_per_rank:g} Gbit/s a rank and nothing hides them"
+
+
+def _gradient_bytes(phase: Phase, game: Game) -> float:
+    """Of an average step, float32."""
+    from advgen.runtime.engine import trained_parameters
+
+    return sum(
+        4 * parameter.numel() * player.repeat / player.every
+        for player in phase.players
+        for parameter in trained_parameters(player, phase, game.networks).values()
     )
 
 

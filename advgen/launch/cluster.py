@@ -119,6 +119,9 @@ class Cluster:
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of every job, as NCCL_SOCKET_IFNAME. No secrets: what is exported where `advgen submit` runs reaches
     the jobs without being written anywhere."""
+    network_gbit_per_rank: float | None = None
+    """Speed of the network for each rank in Gbit/s: that of a card shared by 8 ranks is an eighth. `advgen submit` then
+    also says how long training takes if all gradients go at this speed and no computation hides it."""
     node_scratch: str | None = None
     """A folder on each node's own disk to which the shards are copied before training; null reads them where they
     lie."""
@@ -135,6 +138,8 @@ class Cluster:
                 raise ValueError(f"{stage}: is one process; leave nodes and ranks_per_node out")
         if not 30 <= self.warn_seconds < self.train.seconds:
             raise ValueError("warn_seconds must be at least 30 and less than train.time")
+        if self.network_gbit_per_rank is not None and self.network_gbit_per_rank <= 0:
+            raise ValueError("network_gbit_per_rank must be positive")
         if self.max_fruitless < 1 or not 1 <= self.evaluate_tasks <= MOST_TASKS:
             raise ValueError(f"max_fruitless must be at least 1, evaluate_tasks 1 to {MOST_TASKS}")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 
 from advgen.launch.cluster import Resources
-from advgen.runtime.config import TrainingConfig
+from advgen.launch.scaling import Link, Network
+from advgen.runtime.config import ZERO_STAGES, TrainingConfig
 from advgen.runtime.run_folder import RunFolder
 
 _FLOAT_BYTES = 4
@@ -85,6 +86,23 @@ def training_time(phases: Sequence[tuple[str, float]], rates: Rates, wanted: Res
     gpus = wanted.nodes * wanted.gpus_per_node
     unmeasured = tuple(name for name, _ in phases if name not in rates.images_per_second)
     return TrainingTime(seconds, seconds * gpus / 3600, max(1, math.ceil(seconds / wanted.seconds)), unmeasured)
+
+
+def reduction_seconds(gradient_bytes: float, engine: str, ranks: int, gbit_per_rank: float) -> float:
+    """Time in which the gradients of a step are reduced, if all ranks are equally far from one another.
+
+    Latency is left out: it needs measuring, and is little beside megabytes.
+
+    Args:
+        gradient_bytes: of all players, a mean over steps.
+        engine: ZeRO 1 and 2 send the new weights as well.
+        ranks: number of processes.
+        gbit_per_rank: speed of the network.
+    """
+    link = Link(gbit_per_rank * 1e9 / 8, 0.0)
+    network = Network(link, link)
+    reduced = network.seconds("all_reduce", gradient_bytes, ranks)
+    return reduced + (network.seconds("all_gather", gradient_bytes, ranks) if ZERO_STAGES.get(engine) else 0.0)
 
 
 def checkpoint_bytes(parameters: int, averaged: int) -> int:

@@ -41,6 +41,7 @@ def test_clusters_of_the_checkout_are_valid(path: Path) -> None:
         ("train: {time: '0:01:00'}", "warn_seconds must be at least 30 and less than train.time"),
         ("evaluate: {nodes: 2}", "evaluate: is one process"),
         ("evaluate_tasks: 0", "evaluate_tasks 1 to 1000"),
+        ("network_gbit_per_rank: 0", "network_gbit_per_rank must be positive"),
         ("environment: {WANDB_API_KEY: abc}", "WANDB_API_KEY looks like a secret"),
         ("environment: {AWS_SECRET_ACCESS_KEY: abc}", "looks like a secret"),
         ("environment: {'A B': c}", "'A B' is no name of a variable"),
