@@ -13,3 +13,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     import torch
 
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def lowered(x: Tensor) -> Tensor:
+    """In the precision of autocast where it is on, as torch's own convolutions take their tensors."""
+    import torch
+
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

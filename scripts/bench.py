@@ -23,6 +23,8 @@ COMMANDS = {
     "startup": "seconds to the first step, of a resume, and from phase to phase",
     "memory": "memory of a rank under each engine",
     "phases": "the last of nine phases after the eight before it, and alone",
+    "scaling": "what ranks send one another, and the model of a step on n ranks beside the clock",
+    "predict": "the model's prediction for 8 to 512 GPUs",
     "sharding": "images a second of sharding, its memory, and what levels take",
     "compare": "a comparison of many runs: time, size, first paint",
 }

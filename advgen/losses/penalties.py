@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from advgen.eager import eager
 from advgen.game import Context
 from advgen.losses.adversarial import AdversarialLoss
 from advgen.losses.config import PenaltyConfig
@@ -23,6 +24,8 @@ Critic = Callable[[Tensor], Tensor]
 def input_gradient(critic: Critic, images: Tensor) -> Tensor:
     """d/dx of the sum of the critic's scores, with a graph, so that its norm can be trained on.
 
+    A compiled critic runs as it was written here, with the same parameters: compiled code has no double backward.
+
     Args:
         critic: images [n, ...] to scores [n].
         images: where the gradient is taken; any graph behind them is cut.
@@ -30,7 +33,7 @@ def input_gradient(critic: Critic, images: Tensor) -> Tensor:
     Returns:
         float32 at least, [n, features].
     """
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False), eager():
         x = at_least_float32(images.detach()).requires_grad_(True)
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)

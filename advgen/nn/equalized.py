@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advgen.nn.convolution import convolution
+
 SQRT2 = math.sqrt(2.0)
 
 
@@ -66,12 +68,12 @@ class EqualizedConv2d(nn.Module):
         """[n, inputs, h, w] to [n, outputs, h', w'] with h' = h, 2 h or h / 2."""
         weight = self.weight * self.scale
         if self.shifts is None:
-            return F.conv2d(x, weight, self.bias, padding=self.padding)
+            return convolution(x, weight, self.bias, padding=self.padding)
         # One product with a constant matrix is several times faster than sums of padded slices.
         weight = (weight.flatten(2) @ self.shifts).unflatten(2, (4, 4))
         if self.resample == "up":
-            return F.conv_transpose2d(x, weight.transpose(0, 1), self.bias, stride=2, padding=1)
-        return F.conv2d(x, weight, self.bias, stride=2, padding=1)
+            return convolution(x, weight.transpose(0, 1), self.bias, stride=2, padding=1, transposed=True)
+        return convolution(x, weight, self.bias, stride=2, padding=1)
 
 
 def _four_shifts(resample: str) -> Tensor:

@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advgen.nn.convolution import Conv2d
 from advgen.precision import at_least_float32
 
 
-class SpectralConv2d(nn.Conv2d):
+class SpectralConv2d(Conv2d):
     """A convolution with zero padding.
 
     Args:
@@ -45,7 +46,7 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[n, inputs, h, w] to [n, outputs, h', w']."""
-        return self._conv_forward(input, normalized(self.weight, self.u), self.bias)
+        return self.convolved(input, normalized(self.weight, self.u))
 
 
 class SpectralLinear(nn.Linear):

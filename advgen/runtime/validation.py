@@ -22,12 +22,6 @@ def check_setting(game: Game, config: TrainingConfig, size: int) -> None:
         )
     if unknown := set(config.compile) - set(game.networks):
         raise UserError(f"training.compile names {sorted(unknown)}; the networks are {', '.join(game.networks)}.")
-    for player in players.values():
-        if both := sorted(set(player.twice) & set(config.compile)):
-            raise UserError(
-                f"training.compile: '{both[0]}' cannot be compiled: player '{player.name}' takes a gradient of its "
-                "gradient (a penalty), and torch.compile has no double backward. Leave it out, or the penalty."
-            )
     if config.activation_checkpointing and not isinstance(game, Recomputes):
         raise UserError("training.activation_checkpointing: this game names no blocks. Leave it out.")
     for phase in game.phases:

@@ -1,4 +1,4 @@
-"""The counter of scripts/scaling_traffic.py against collectives whose number and bytes are known."""
+"""The counter of scripts/benchmarks/scaling_traffic.py against collectives whose number and bytes are known."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from advgen.launch.scaling import Collective, Work
-from scripts.bench_scaling import PERIOD, works_of
-from scripts.scaling_traffic import WRITER, Sent, overlap, readiness
+from scripts.benchmarks.scaling import PERIOD, works_of
+from scripts.benchmarks.scaling_traffic import WRITER, Sent, overlap, readiness
 from tests.distributed.runs import ROOT, environment, torchrun
 
 # Run by each of two processes. DDP's first bucket is of 1 MiB: the layers of 90,300 gradients make two buckets.
@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.profiler import record_function
 from advgen.runtime.collectives import Gather
-from scripts.scaling_traffic import collectives, new_profile
+from scripts.benchmarks.scaling_traffic import collectives, new_profile
 
 dist.init_process_group("gloo")
 world, writers = dist.group.WORLD, dist.new_group(backend="gloo")

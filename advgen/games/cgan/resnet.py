@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from advgen.game import Across, ImageSpec
 from advgen.games.cgan.config import CGanConfig
 from advgen.nn.batch_norm import BatchNorm
+from advgen.nn.convolution import Conv2d
 
 CONCAT_CHANNELS = 128  # of the label's embedding that is joined to features
 CONCAT_BLOCK = 3  # it is joined before this block, counted from 0
@@ -33,7 +34,7 @@ class Layers:
         embedding: makes a table of (classes, features).
     """
 
-    conv: Callable[..., nn.Module] = nn.Conv2d
+    conv: Callable[..., nn.Module] = Conv2d
     linear: Callable[..., nn.Module] = nn.Linear
     embedding: Callable[..., nn.Module] = nn.Embedding
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from advgen.game import ImageSpec
 from advgen.games.gan.config import GanConfig
+from advgen.nn.convolution import Conv2d
 from advgen.nn.spectral import SpectralConv2d, SpectralLinear
 
 
@@ -26,7 +27,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, spectral: bool = False) -> None:
         super().__init__()
         hidden = min(inputs, outputs)
-        conv = SpectralConv2d if spectral else nn.Conv2d
+        conv = SpectralConv2d if spectral else Conv2d
         self.conv0 = conv(inputs, hidden, 3, padding=1)
         self.conv1 = conv(hidden, outputs, 3, padding=1)
         self.short = conv(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
@@ -34,7 +35,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, h, w] to [n, outputs, h, w]."""
         y = self.conv0(F.leaky_relu(x, 0.2))
-        return self.short(x) + 0.1 * self.conv1(F.leaky_relu(y, 0.2))
+        return self.short(x) + 0.1 * self.conv1(F.leaky_relu(y, 0.2, inplace=True))
 
 
 def widths(config: GanConfig, resolution: int) -> list[int]:
@@ -70,7 +71,7 @@ class ResnetDiscriminator(nn.Module):
     def __init__(self, config: GanConfig, spec: ImageSpec) -> None:
         super().__init__()
         channels = widths(config, spec.resolution)[::-1]
-        conv, linear = (SpectralConv2d, SpectralLinear) if config.spectral_norm else (nn.Conv2d, nn.Linear)
+        conv, linear = (SpectralConv2d, SpectralLinear) if config.spectral_norm else (Conv2d, nn.Linear)
         self.first = conv(spec.channels, channels[0], 3, padding=1)
         pairs = zip(channels, [*channels[1:], channels[-1]], strict=True)
         self.blocks = nn.ModuleList(ResidualBlock(a, b, config.spectral_norm) for a, b in pairs)

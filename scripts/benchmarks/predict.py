@@ -1,7 +1,7 @@
 """What the cost model (advgen/launch/scaling.py) says of 8 to 512 GPUs, as Markdown, and a plot of it.
 
-    python scripts/predict_scaling.py --plot docs/scaling.png
-    python scripts/predict_scaling.py --progan-seconds-per-kimg 31 --pix2pixhd-images-per-second 6
+    python scripts/bench.py predict --plot docs/scaling.png
+    python scripts/bench.py predict --progan-seconds-per-kimg 31 --pix2pixhd-images-per-second 6
 
 Nothing here is measured on a GPU. Rates of one GPU are flags; a node is one of 8 H100, by data sheets and NCCL's own
 constants. docs/scaling.md says where each figure is from.
@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from advgen.files import atomic  # noqa: E402
-from advgen.launch.estimate import checkpoint_bytes  # noqa: E402
-from advgen.launch.scaling import Collective, Compute, Link, Network, StepTime, Work, ddp_buckets, step_time  # noqa: E402
+from advgen.files import atomic
+from advgen.launch.estimate import checkpoint_bytes
+from advgen.launch.scaling import Collective, Compute, Link, Network, StepTime, Work, ddp_buckets, step_time
 
 # NVLink 4: 450 GB/s in each direction; a card of 400 Gbit/s a GPU: 50 GB/s; of each 80 % are taken as reached.
 # Latencies as in NCCL's tuning model for LL128: 1.9 us a hop in a node, 8.5 us a level of its trees, 10 us a start.
@@ -78,7 +74,7 @@ def of_rate(seconds_per_image: float, images: int, fixed: float) -> Compute:
 
 def trainings(progan: float, pix2pixhd: float, fixed: float) -> list[Training]:
     """Both, from s/kimg and images/s of one GPU, and the fixed seconds of a step."""
-    # Shares of a step as scripts/bench_scaling.py found them for a small ProGAN; of pix2pixHD they are a guess.
+    # Shares of a step as `bench.py scaling` found them for a small ProGAN; of pix2pixHD they are a guess.
     faces = {"discriminator": (23_080_000, 0.7), "generator": (23_080_000, 0.25)}
     streets = {"generator": (182_525_379, 0.6), "discriminator": (5_601_410, 0.3)}
     return [
@@ -185,16 +181,18 @@ def plot(given: list[Training], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.py predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--progan-seconds-per-kimg", type=float, default=25.0, help="of one GPU with 4 images a step")
     parser.add_argument(
         "--pix2pixhd-images-per-second", type=float, default=8.0, help="of one GPU with one image a step"
     )
     parser.add_argument("--fixed-milliseconds", type=float, default=10.0, help="of a step, whatever its batch")
     parser.add_argument("--plot", type=Path, help="draw it to this PNG file")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     both = trainings(given.progan_seconds_per_kimg, given.pix2pixhd_images_per_second, given.fixed_milliseconds / 1000)
     faces, streets = both
     files = {"JPEG of 254 kB": 254_272, "PNG of 1,064 kB": 1_063_872}  # satellite pictures, docs/results/data.md
@@ -210,7 +208,3 @@ def main() -> None:
         print(f"### {title}\n", *lines, "", sep="\n")
     if given.plot is not None:
         plot(both, given.plot)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """What a step sends, how much of it is hidden, and how long steps take on 1, 2 and 4 gloo processes of this machine.
 
-    taskset -c 0 python scripts/bench_scaling.py                       # all processes on one core
-    python scripts/bench_scaling.py --ranks 1 2 --engines ddp --rounds 5 --json scaling.json
+    taskset -c 0 python scripts/bench.py scaling                        # all processes on one core
+    python scripts/bench.py scaling --ranks 1 2 --engines ddp --rounds 5 --json scaling.json
 
 A ProGAN is trained at 32 pixels by advgen's own trainer. Per engine and number of processes, one training runs under
 torch's profiler, which sees every collective of the backend with its shape and its time, whoever called it (DDP's
@@ -29,14 +29,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
+import torch.distributed as dist
+from torch.profiler import profile
 
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-from torch.profiler import profile  # noqa: E402
-
-from advgen.launch.scaling import (  # noqa: E402
+from advgen.launch.scaling import (
     Collective,
     Kind,
     Link,
@@ -47,7 +44,8 @@ from advgen.launch.scaling import (  # noqa: E402
     step_time,
     wire_bytes,
 )
-from scripts.scaling_traffic import WRITER, collectives, marked, new_profile, overlap, readiness  # noqa: E402
+from scripts.benchmarks.measure import ROOT, parser_of
+from scripts.benchmarks.scaling_traffic import WRITER, collectives, marked, new_profile, overlap, readiness
 
 WARM, PERIOD = 10, 10  # steps; ranks vote, and scalars are logged, every tenth
 KINDS: dict[str, Kind] = {"all_gather": "all_gather", "broadcast": "broadcast", "reduce": "reduce"}  # as gloo says it
@@ -68,6 +66,9 @@ class Steps:
         """Never."""
 
     def warned(self, text: str) -> None:
+        """Never."""
+
+    def told(self, text: str) -> None:
         """Never."""
 
     def step(self, status: Any) -> None:
@@ -179,7 +180,7 @@ def launch(folder: Path, ranks: int, name: str, cases: list[dict[str, Any]]) -> 
     (folder / f"{name}.json").write_text(json.dumps(cases))
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"] if ranks > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--worker", str(folder), name]
+    command = [sys.executable, *launcher, str(ROOT / "scripts" / "bench.py"), "scaling", "--worker", str(folder), name]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{ranks} processes ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
@@ -304,17 +305,16 @@ def check(rows: list[dict]) -> Iterator[str]:
         yield f"| {row['engine']} | {row['ranks']} | {row['clock']} | {times} | {error:+.1%} | {told} |"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("scaling", __doc__)
     parser.add_argument("--worker", nargs=2, metavar=("FOLDER", "NAME"), help=argparse.SUPPRESS)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="1 must be among them")
     parser.add_argument("--engines", nargs="+", default=["ddp", "zero1", "zero2"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8, help="of all ranks together")
     parser.add_argument("--channels", type=int, default=128, help="at 4 and 8 pixels; half at 16, a quarter at 32")
-    parser.add_argument("--json", type=Path, help="also write every figure to this file")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.worker:
         work(Path(given.worker[0]), given.worker[1])
         return
@@ -336,7 +336,3 @@ def main() -> None:
     print(f"{PERIOD} steps, one vote, one logged step and one checkpoint among them; of one rank:\n")
     for table in (traffic(found["profiles"]), overlaps(found["profiles"]), check(rows)):
         print("\n".join(table), end="\n\n")
-
-
-if __name__ == "__main__":
-    main()
