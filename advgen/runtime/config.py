@@ -82,7 +82,7 @@ class TrainingConfig:
     activation_checkpointing: bool = False
     """Compute each block's inner activations a second time in the backward pass instead of keeping them."""
     compile: tuple[str, ...] = ()
-    """Networks to compile by torch.compile. A penalty, which differentiates twice, runs as it is written all the same."""
+    """Networks to compile by torch.compile. A penalty, which differentiates twice, still runs as it is written."""
     ddp: DdpConfig = DdpConfig()
     """Further settings of engine ddp."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
