@@ -21,8 +21,6 @@ from advgen.runtime.checkpoint import list_checkpoints, verify_checkpoint
 from tests.distributed.ranks import Ranks, ended, finish, newest, same, start_ranks, wait_for_checkpoint
 from tests.distributed.runs import make_shards, write_recipe
 
-pytestmark = pytest.mark.slow
-
 COLLECTIVE_LIMIT = 15.0
 END_LIMIT = COLLECTIVE_LIMIT + 15.0  # a rank notices, tells, and its interpreter leaves
 
@@ -152,7 +150,9 @@ class Torture:
         return filler
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("growing", marks=pytest.mark.slow), pytest.param("fixed", marks=pytest.mark.long)]
+)
 def test_nothing_that_happens_to_a_run_changes_its_end(name: str, tmp_path: Path, disk: Path) -> None:
     make_shards(tmp_path, resolution=32)
     quiet = write_recipe(tmp_path / "quiet.yaml", name="quiet", **RECIPES[name])
