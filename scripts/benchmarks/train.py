@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -105,6 +106,16 @@ class Pairs:
         self.left = time.perf_counter()
 
 
+def warm_steps(bare: Bare) -> int:
+    """Steps of four seconds, at least ten: the first record of the pace, for which FLOPs are counted once, is past."""
+    seconds: list[float] = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        bare.play()
+        seconds.append(time.perf_counter() - begun)
+    return max(10, math.ceil(4.0 / min(seconds)))
+
+
 def waits(log: Path, after: int) -> list[float]:
     """Shares of time waited for data, of readings that began after so many steps."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
@@ -116,9 +127,10 @@ def measured(
     folder: Path, resolution: int, channels: int, batch: int, block: int, pairs: int, alone: int, flags: Sequence[str]
 ) -> dict[str, Any]:
     """Seconds of the blocks of both, their ratio, and the shares of time waited for data."""
-    warm = 10
-    steps = warm + block * pairs
     widths = {**demo_widths(channels, resolution), "learning_rate": 0.001, "average": {"kind": "constant"}}
+    game = build_game(progan_recipe(folder, resolution, batch, widths, flags=flags))
+    warm = warm_steps(Bare(game, torch.zeros(batch, 3, resolution, resolution)))
+    steps = warm + block * pairs
     recipe = progan_recipe(folder, resolution, batch, widths, steps=steps + alone, flags=flags)
     trainer, world = build_trainer(recipe)
     images = torch.from_numpy(trainer.stream.read(np.arange(batch), resolution).images).to(world.device)
