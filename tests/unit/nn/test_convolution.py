@@ -64,6 +64,7 @@ def test_a_penalty_has_torchs_gradients(
 def test_derivatives_are_those_of_differences(stride: int, padding: int, kernel: int, transposed: bool) -> None:
     x, weight, bias = tensors(kernel, transposed, True, torch.float64)
     layer = ours(stride, padding, transposed)
+    assert bias is not None
     assert torch.autograd.gradcheck(layer, (x[:1, :, :4, :4].clone().requires_grad_(), weight, bias))
     images = x[:1, :, :4, :4].clone().requires_grad_()
     assert torch.autograd.gradgradcheck(lambda x: layer(x, weight.detach(), None).square(), (images,))
