@@ -61,6 +61,8 @@ def convolution(
     """
     x, weight = lowered(x), lowered(weight)
     bias = None if bias is None else lowered(bias)
+    if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
+        return _forward(x, weight, bias, *_rest((stride, padding, transposed)))  # also what is traced and exported
     return _Convolution.apply(x, weight, bias, (stride, padding, transposed))  # pyright: ignore[reportReturnType]
 
 
