@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advgen.errors import UserError
 from pipelines.terminal import console
+
+if TYPE_CHECKING:
+    from advgen.report.compare_data import Comparison
 
 _DESCRIPTION = """Set runs against one another: a verdict with its noise, tables of metrics, settings and cost, curves
 and samples, in one HTML file that needs no network. Runs that differ in nothing but the seed are one group."""
@@ -22,6 +26,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--format", default="", metavar="html,md,csv,json", help="what is written into a folder")
     parser.add_argument("--wandb", metavar="ENTITY/PROJECT", help="take runs from W&B as well; needs its key")
     parser.add_argument("--filter", default="{}", metavar="JSON", help="which of W&B's runs, in its own form")
+    parser.add_argument(
+        "--wandb-report", metavar="ENTITY/PROJECT", help="also write a W&B report, beside the runs; needs its key"
+    )
     given = parser.parse_args(argv)
     if not given.runs and not given.wandb:
         raise UserError("Nothing to compare. Name run folders, such as runs/NAME, or all of them: runs.")
@@ -34,6 +41,22 @@ def main(argv: list[str]) -> int:
     if given.wandb:
         read = [*read, *read_remote(given.wandb, given.filter)]
     formats = [each for each in given.format.split(",") if each]
-    for path in write_comparison(compare(read, notes), given.out, formats):
+    comparison = compare(read, notes)
+    for path in write_comparison(comparison, given.out, formats):
         console.print(f"compared {len(read)} runs: {path}")
+    if given.wandb_report:
+        _report(comparison, given.wandb_report)
     return 0
+
+
+def _report(comparison: Comparison, path: str) -> None:
+    from advgen.report.remote_report import report_comparison
+
+    written = report_comparison(comparison, path)
+    console.print(f"{'updated' if written.updated else 'made'} the W&B report {written.url}")
+    missing = {*written.missing}
+    if names := [run.name for run in comparison.runs if missing.intersection(run.run.wandb_ids)]:
+        console.print(
+            f"{path} does not hold all records of {', '.join(names[:6])}{', …' if len(names) > 6 else ''}: the report "
+            "shows the curves that it has. `advgen sync RUN` sends the rest; then give the command again."
+        )

@@ -1,4 +1,7 @@
-"""As much of a W&B server, on loopback, as its client needs to send runs: GraphQL, file streams, uploads."""
+"""As much of a W&B server, on loopback, as its client needs to send runs and reports: GraphQL, file streams, uploads.
+
+It has one project, ``me/p``.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import gzip
 import json
 import re
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 KEY = "0" * 40
 
@@ -39,6 +46,7 @@ class WandbServer(ThreadingHTTPServer):
         artifacts: what was committed, by name, type and digest, with the metadata.
         lineage: (run id, "made" or "used", artifact) in the order of coming.
         uploads: names of files.
+        reports: by id, with the fields of W&B's views; ``spec`` is JSON.
         failing: whether file streams are answered with an error of the server.
         unknown: operations that it was asked and does not know.
     """
@@ -51,6 +59,7 @@ class WandbServer(ThreadingHTTPServer):
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.lineage: list[tuple[str, str, str]] = []
         self.uploads: list[str] = []
+        self.reports: dict[str, dict[str, Any]] = {}
         self.failing = False
         self.unknown: list[str] = []
         self._lock = threading.Lock()
@@ -181,6 +190,54 @@ class WandbServer(ThreadingHTTPServer):
         self.lineage.append((given["runName"], "used", given["artifactID"]))
         return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
 
+    def _GetDefaultEntity(self, values: dict[str, Any]) -> dict[str, Any]:
+        return self._Viewer(values)
+
+    def _GetProjects(self, values: dict[str, Any]) -> dict[str, Any]:
+        about = {"createdAt": "2026-01-01T00:00:00Z", "isBenchmark": False, "user": None}
+        node = {"__typename": "Project", "id": "pp", "name": "p", "entityName": values["entity"], **about}
+        return {"models": _page([node] if values["entity"] == "me" else [])}
+
+    def _ProjectInternalId(self, values: dict[str, Any]) -> dict[str, Any]:
+        return self._of_project(values["entityName"], values["projectName"], {"id": "pp", "internalId": "1"})
+
+    def _Runs(self, values: dict[str, Any]) -> dict[str, Any]:
+        wanted = json.loads(values["filters"])["name"]["$in"]
+        nodes = [
+            {"id": f"storage-{name}", "name": name, "displayName": name, "config": "{}", "summaryMetrics": "{}"}
+            for name in self.runs
+            if name in wanted
+        ]
+        about = {"internalId": "1", "runCount": len(nodes), "readOnly": False}
+        return self._of_project(values["entity"], values["project"], {**about, "runs": _page(nodes)})
+
+    def _ProjectViews(self, values: dict[str, Any]) -> dict[str, Any]:
+        views = {"allViews": _page(list(self.reports.values()))}
+        return self._of_project(values["entity"], values["project"], views)
+
+    def _SpecificReport(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {"view": self.reports.get(values["reportId"])}
+
+    def _upsertView(self, values: dict[str, Any]) -> dict[str, Any]:
+        inserted = values["id"] is None
+        identity = b64encode(f"View:{len(self.reports)}".encode()).decode() if inserted else values["id"]
+        if identity not in self.reports and not inserted:
+            return {"upsertView": None}
+        project = {"id": "pp", "name": values["projectName"], "entityName": values["entityName"]}
+        given = {key: values[key] for key in ("type", "name", "displayName", "description", "spec")}
+        dates = {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
+        self.reports[identity] = {"id": identity, **given, "project": project, "user": None, **dates}
+        return {"upsertView": {"view": self.reports[identity], "inserted": inserted}}
+
+    def _of_project(self, entity: str, project: str, found: dict[str, Any]) -> dict[str, Any]:
+        return {"project": found if (entity, project) == ("me", "p") else None}
+
+
+def _page(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """All of them as one page of a connection of GraphQL."""
+    edges = [{"node": node, "cursor": str(index)} for index, node in enumerate(nodes)]
+    return {"edges": edges, "pageInfo": {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}}
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -237,3 +294,17 @@ def serving() -> Iterator[WandbServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def serving_client(home: Path, patch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server to which W&B's client in this process speaks, with a key and a home of its own."""
+    import wandb
+
+    with serving() as found:
+        patch.setenv("HOME", str(home))
+        patch.setenv("WANDB_BASE_URL", found.url)
+        patch.setenv("WANDB_API_KEY", KEY)
+        wandb.teardown()  # it keeps the server that it spoke to
+        yield found
+    wandb.teardown()

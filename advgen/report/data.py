@@ -141,6 +141,8 @@ class Run:
     notes: list[str] = field(default_factory=list)
     step: int = 0
     nimg: int = 0
+    wandb_ids: tuple[str, ...] = ()
+    """Of its training and its evaluations, as far as they have some."""
 
 
 def read_run(folder: Path) -> Run:
@@ -156,6 +158,7 @@ def read_run(folder: Path) -> Run:
             "usually runs/NAME."
         )
     run = Run(folder, config=config.read_text(encoding="utf-8", errors="replace"))
+    _read_wandb_ids(run)
     _read_provenance(run)
     _read_log(run)
     run.metrics = read_metrics(folder / "metrics.jsonl", run.notes)
@@ -179,6 +182,12 @@ def read_run(folder: Path) -> Run:
             "The faint band reaches from the least to the greatest of them."
         )
     return run
+
+
+def _read_wandb_ids(run: Run) -> None:
+    paths = [run.folder / name for name in ("wandb-id", "wandb-id-evaluation")]
+    found = [path.read_text(encoding="utf-8", errors="replace").strip() for path in paths if path.is_file()]
+    run.wandb_ids = tuple(each for each in found if each)
 
 
 def _read_provenance(run: Run) -> None:

@@ -59,6 +59,7 @@ def joined(remotes: Iterable[tuple[RemoteRun, Iterable[Mapping[str, Any]]]]) -> 
     for training, run in evaluated:
         if training in trained:
             trained[training].metrics += run.metrics
+            trained[training].wandb_ids += run.wandb_ids
         else:
             alone.append(run)
     return [*trained.values(), *alone]
@@ -72,7 +73,7 @@ def run_of(remote: RemoteRun, history: Iterable[Mapping[str, Any]]) -> Run:
     """
     config = {key: value for key, value in remote.config.items() if not key.startswith("_") and key != "training_run"}
     session = config.pop("run", None)
-    run = Run(Path(f"{remote.name}-{remote.id}"), config=yaml.safe_dump(config))
+    run = Run(Path(f"{remote.name}-{remote.id}"), config=yaml.safe_dump(config), wandb_ids=(remote.id,))
     run.provenance = dict(session) if isinstance(session, Mapping) else {}
     read_at = 0
     for record in history:

@@ -52,8 +52,13 @@ def shown_metric(record: Mapping[str, Any]) -> dict[str, float]:
     moment = record.get("moment")
     usual = moment in ("untrained", "within", "end")
     raw = (record.get("protocol") or {}).get("weights") == "raw"
-    name = f"{record['name']}/{record['resolution']}{'' if usual else f' {moment}'}{' raw' if raw else ''}"
+    name = metric_name(record["name"], record["resolution"], raw=raw, moment="" if usual else str(moment))
     return _finite({name: record["value"]})
+
+
+def metric_name(name: str, resolution: int | None, *, raw: bool, moment: str = "") -> str:
+    """What trackers call a figure; ``moment`` only where it is no usual one, ``raw`` for weights without average."""
+    return f"{name}/{resolution}{f' {moment}' if moment else ''}{' raw' if raw else ''}"
 
 
 def rows(folder: Path, job: Job, after: int = -1) -> Iterator[Row]:

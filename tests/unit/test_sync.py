@@ -21,20 +21,13 @@ from advgen.runtime.tracking import JsonLines, Subject
 from advgen.strict_config import dump_yaml
 from pipelines.__main__ import main
 from tests.helpers import tiny_recipe
-from tests.wandb_server import KEY, WandbServer, serving
+from tests.wandb_server import WandbServer, serving_client
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    import wandb
-
-    with serving() as found:
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("WANDB_BASE_URL", found.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        wandb.teardown()  # it keeps the server that it spoke to
+    with serving_client(tmp_path / "home", monkeypatch) as found:
         yield found
-    wandb.teardown()
 
 
 @pytest.fixture
