@@ -264,7 +264,7 @@ class Ledger(TorchDispatchMode):
                 self._sizes[key] = storage.nbytes()
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)
-                weakref.finalize(storage, self._gone, key)
+                weakref.finalize(storage, self._gone, key).atexit = False
 
     def _gone(self, key: int) -> None:
         self.live -= self._sizes.pop(key)
