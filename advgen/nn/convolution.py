@@ -61,8 +61,9 @@ def convolution(
     """
     x, weight = lowered(x), lowered(weight)
     bias = None if bias is None else lowered(bias)
-    if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
-        return _forward(x, weight, bias, *_rest((stride, padding, transposed)))  # also what is traced and exported
+    recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if not recorded or torch.jit.is_tracing():  # an export holds no Python
+        return _forward(x, weight, bias, *_rest((stride, padding, transposed)))
     return _Convolution.apply(x, weight, bias, (stride, padding, transposed))  # pyright: ignore[reportReturnType]
 
 
