@@ -62,7 +62,8 @@ def convolution(
     x, weight = lowered(x), lowered(weight)
     bias = None if bias is None else lowered(bias)
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if not recorded or torch.jit.is_tracing():  # an export holds no Python
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if not recorded or tracing:  # an export holds no Python
         return _forward(x, weight, bias, *_rest((stride, padding, transposed)))
     return _Convolution.apply(x, weight, bias, (stride, padding, transposed))  # pyright: ignore[reportReturnType]
 
