@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import os
 from collections.abc import Callable
@@ -234,14 +235,8 @@ def build_counter(recipe: Recipe) -> Counter:
 
 def flops_of(recipe: Recipe) -> Callable[[int], float]:
     """FLOPs of a step of a phase in the mean, by the phase's index; the counter is made when it is first asked."""
-    made: list[Counter] = []
-
-    def flops(index: int) -> float:
-        if not made:
-            made.append(build_counter(recipe))
-        return made[0].mean_flops(index)
-
-    return flops
+    counter = functools.cache(lambda: build_counter(recipe))
+    return lambda index: counter().mean_flops(index)
 
 
 def evaluation_world(training: TrainingConfig, evaluation: EvaluationConfig) -> World:

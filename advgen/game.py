@@ -212,7 +212,6 @@ class Player:
         every: acts only at steps that are a multiple of it.
         repeat: updates in a row; each after the first takes a fresh batch. In a simultaneous turn only the last of them
             waits for the other players.
-        twice: networks through which the loss differentiates twice (a gradient penalty).
     """
 
     name: str
@@ -221,7 +220,6 @@ class Player:
     loss: Loss
     every: int = 1
     repeat: int = 1
-    twice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,29 +9,26 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from advgen.config import Recipe
-from advgen.errors import UserError
 from pipelines.terminal import console
 
 if TYPE_CHECKING:
-    from advgen.counting import Layout, StepCount
+    from advgen.counting import StepCount
     from advgen.game import Game
 
 
 def describe(recipe: Recipe) -> int:
     """Print what would be trained."""
-    import torch
-
-    from advgen.build import build_counter, build_game
+    from advgen.build import build_counter
     from advgen.counting import Layout
+    from advgen.runtime.validation import check_setting
     from advgen.strict_config import dump_yaml
 
-    with torch.device("cpu"):
-        game = build_game(recipe)
-    console.print(dump_yaml(recipe))
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     counter = build_counter(recipe)
+    game = counter.game
+    check_setting(game, recipe.training, ranks)
+    console.print(dump_yaml(recipe))
     layout = Layout(ranks, recipe.training.micro_batches, recipe.training.precision == "bf16")
-    _check(game, layout)
     counts = [counter.step(index, layout) for index in range(len(game.phases))]
     _print_phases(game, counts)
     for player in game.phases[-1].players:
@@ -45,18 +42,6 @@ def describe(recipe: Recipe) -> int:
     _print_players(game, counts[-1], counter.mean_flops(len(counts) - 1, layout))
     _print_memory(max(counts, key=lambda count: count.most), ranks)
     return 0
-
-
-def _check(game: Game, layout: Layout) -> None:
-    """Refuse a batch that cannot be spread so."""
-    for phase in game.phases:
-        for player in phase.players:
-            shares = layout.ranks * layout.micro_batches(player.name)
-            if phase.batch_size % shares:
-                raise UserError(
-                    f"Phase '{phase.name}' has a global batch of {phase.batch_size}, which {shares} shares (processes "
-                    "times training.accumulation) do not divide. Change one of them."
-                )
 
 
 def _print_phases(game: Game, counts: list[StepCount]) -> None:

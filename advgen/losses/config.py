@@ -39,8 +39,3 @@ class PenaltyConfig:
             raise ValueError("r1_gamma, r2_gamma, gp_weight and drift must be at least 0")
         if self.gp_target <= 0:
             raise ValueError("gp_target must be positive")
-
-    @property
-    def twice(self) -> bool:
-        """Whether a gradient of the discriminator is part of its loss (:attr:`advgen.game.Player.twice`)."""
-        return max(self.r1_gamma, self.r2_gamma, self.gp_weight) > 0

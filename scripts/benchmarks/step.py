@@ -8,8 +8,8 @@ Both are in one process, begin with the same weights, see the same batch, which 
 by round; `plain` is scripts/benchmarks/plain_progan.py, `advgen` the trainer's engines through advgen.turns.Step. Told
 are samples (images of a batch) a second, medians and least to most, and advgen / plain as the mean of the logarithms of
 the rounds' ratios with its 95 % interval; then the same by player, and for the rest, which is the average and what
-stands between players. FLOPs are counted by torch's FlopCounterMode in one step of each, for which compiled networks
-run eagerly; they tell how much of the ratio is less work.
+stands between players. FLOPs are counted by advgen.counting in one step of each, for which compiled networks run
+eagerly; they tell how much of the ratio is less work.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from advgen.build import build_trainer
 from advgen.config import Recipe
+from advgen.counting import Ledger, PlayerCount
 from advgen.errors import UserError
 from advgen.games.progan.config import ProganConfig
 from advgen.runtime.engine import Engine, NoMoments
@@ -161,26 +162,15 @@ def measured(pair: Pair, rounds: int, warm: int, block: int) -> dict[str, dict[s
     return {name: {part: values[warm:] for part, values in parts.items()} for name, parts in found.items()}
 
 
-class _OneModule:
-    """In place of the counter's tracker of modules, whose hooks refuse a gradient with respect to images."""
-
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 def counted(pair: Pair) -> dict[str, dict[str, float]]:
     """FLOPs of a step by loop and player."""
     timed, found = pair.laps, {}
     try:
         with torch.compiler.set_stance("force_eager"):
             for name, play in (("plain", pair.plain.play), ("advgen", pair.advgen.play)):
-                counter = FlopCounterMode(display=False)
-                counter.mod_tracker = cast(Any, _OneModule())
-                with counter:
-                    pair.laps = Laps(counter.get_total_flops, lambda before, after: float(after - before))
+                count = PlayerCount()
+                with Ledger() as ledger, ledger.counting(count):
+                    pair.laps = Laps(partial(getattr, count, "flops"), lambda before, after: float(after - before))
                     pair.laps.start()
                     play()
                     found[name] = pair.laps.read()

@@ -106,18 +106,6 @@ def test_penalties_are_added_and_logged_at_their_steps() -> None:
         assert outcome.scalars.keys() == {"loss", "real_score", "fake_score", *factors}
 
 
-def test_a_player_says_whether_its_network_is_differentiated_twice() -> None:
-    def twice(game: Gan | Progan) -> bool:
-        return bool(game.phases[0].players[0].twice)
-
-    assert twice(small_gan()) and twice(small_gan(r1_gamma=0.0, r2_gamma=1.0))
-    assert not twice(small_gan(r1_gamma=0.0, drift=1.0))
-    assert twice(small_progan(WganGp())) and not twice(small_progan(WganGp(weight=0.0)))
-    assert twice(small_progan(ZeroCentred(r1_gamma=0.0, r2_gamma=1.0)))
-    assert twice(small_progan(ZeroCentred(r1_gamma=0.0, r1_gamma_by_resolution={8: 1.0})))
-    assert not twice(small_progan(ZeroCentred(r1_gamma=0.0)))
-
-
 # ------------------------------------------------------------------------------------------------------------ recipes
 def read(kind: Any, values: dict[str, Any]) -> Any:
     return parse(kind, YamlText(values, {}), "recipe")

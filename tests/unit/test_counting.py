@@ -181,5 +181,5 @@ def test_a_dry_run_says_what_a_step_takes(
     assert describe(load_recipe(Path(path), [])) == 0
     assert "memory of each of 2 processes (engine ddp), at most " in capsys.readouterr().out
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="a global batch of 8, which 3 shares"):
+    with pytest.raises(UserError, match="a global batch of 8, which 3 processes do not divide"):
         describe(load_recipe(Path(path), []))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,7 @@ from advgen.runtime.tracking import JsonLines, Subject
 from advgen.strict_config import dump_yaml
 from pipelines.__main__ import main
 from tests.helpers import tiny_recipe
-from tests.wandb_server import WandbServer, serving_client
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    with serving_client(tmp_path / "home", monkeypatch) as found:
-        yield found
+from tests.wandb_server import WandbServer
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ from advgen.report.compare_tables import as_markdown
 from advgen.report.remote_report import key_of, title_of, values_of
 from pipelines.__main__ import main
 from tests.unit.report.runs import make_small_run, metric
-from tests.wandb_server import Stored, WandbServer, serving_client
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    with serving_client(tmp_path / "home", monkeypatch) as found:
-        yield found
+from tests.wandb_server import Stored, WandbServer
 
 
 @pytest.fixture

@@ -52,13 +52,7 @@ class Ali:
         ]
         players = (
             Player("generator", ("encoder", "decoder"), config.optimizer, self.generator_loss),
-            Player(
-                "discriminator",
-                ("discriminator",),
-                config.optimizer,
-                self.discriminator_loss,
-                twice=("discriminator",) if config.pair_gamma else (),
-            ),
+            Player("discriminator", ("discriminator",), config.optimizer, self.discriminator_loss),
         )
         rate = LearningRate(config.learning_rate, rampdown_kimg=config.rampdown_kimg, total_kimg=config.total_kimg)
         self.phases: Sequence[Phase] = [

@@ -49,7 +49,6 @@ class Gan:
                 config.optimizer,
                 self.discriminator_loss,
                 repeat=config.critic_repeats,
-                twice=("discriminator",) if config.twice else (),
             ),
             Player("generator", ("generator",), config.optimizer, self.generator_loss),
         )

@@ -40,15 +40,12 @@ class Progan:
         self.phases = growth(config, spec, self._players())
 
     def _players(self) -> tuple[Player, ...]:
-        rows = resolutions(self.config.first_resolution, self.resolution)
-        penalised = any(self.config.loss.penalties_at(r).twice for r in rows)
         discriminator = Player(
             "discriminator",
             ("discriminator",),
             self.config.optimizer,
             self.discriminator_loss,
             repeat=self.config.critic_repeats,
-            twice=("discriminator",) if penalised else (),
         )
         return discriminator, Player("generator", ("generator",), self.config.optimizer, self.generator_loss)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from advgen.launch.scaling import (
@@ -16,7 +18,6 @@ from advgen.launch.scaling import (
     fit_line,
     fit_link,
     step_time,
-    unhidden,
     wire_bytes,
 )
 
@@ -69,7 +70,9 @@ def test_exposed_is_what_comes_after_the_computation() -> None:
     # The second can begin at 9 s, the third waits for it.
     late = [early[0], Collective("all_reduce", 100, ready=0.9), Collective("all_reduce", 100, ready=1.0)]
     assert step_time(compute, [Work(1.0, late)], FLAT, 2, 8).exposed == pytest.approx(3.0)
-    assert step_time(compute, [Work(1.0, unhidden(late))], FLAT, 2, 8).seconds == pytest.approx(16.0)
+    assert step_time(
+        compute, [Work(1.0, [replace(each, ready=1.0) for each in late])], FLAT, 2, 8
+    ).seconds == pytest.approx(16.0)
     # Of two players each can hide only behind itself.
     two = [Work(0.5, late), Work(0.5, early)]
     assert step_time(compute, two, FLAT, 2, 8).exposed == pytest.approx(3.5 + 1.5)

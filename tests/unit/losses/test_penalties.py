@@ -214,12 +214,6 @@ def test_vectors_are_mixed_as_images_are() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- settings
-def test_all_are_off_by_default_and_only_gradients_are_taken_twice() -> None:
-    assert not PenaltyConfig().twice and not PenaltyConfig(drift=1.0).twice
-    on: list[dict[str, Any]] = [{"r1_gamma": 1.0}, {"r2_gamma": 1.0}, {"gp_weight": 1.0}]
-    assert all(PenaltyConfig(**options).twice for options in on)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [{"r1_gamma": -1.0}, {"r2_gamma": -1.0}, {"gp_weight": -1.0}, {"drift": -1.0}, {"gp_target": 0.0}]
