@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -64,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         code = importlib.import_module(f"pipelines.{stage}").main(rest)
+        sys.stdout.flush()  # what cannot be written is told below
     except UserError as error:
         if _rank() == 0 or not isinstance(error, AgreedError):
             place = f" [rank {_rank()}]" if _many() else ""
@@ -103,5 +107,27 @@ def _many() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def program() -> None:
+    """The command ``advgen``: runs a stage, and ends the process before its interpreter is taken apart.
+
+    Threads of gloo may let go of a tensor late, when the last collective is long done (a barrier holds on to the works
+    before it). That takes the interpreter's lock, and where the interpreter is being taken apart it aborts the process:
+    code 134 after a run that went well.
+    """
+    codes: list[int] = []
+    atexit.register(_leave, codes)  # the first that is registered runs last, when everything else is closed
+    codes.append(main())
+    sys.exit(codes[0])
+
+
+def _leave(codes: list[int]) -> None:
+    if codes:  # else an exception ends the process, which is the interpreter's to tell
+        logging.shutdown()
+        with contextlib.suppress(OSError):  # a usage that nobody reads to its end
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(codes[0])
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -18,7 +18,7 @@ from tests.distributed.runs import ROOT, environment, torchrun
 
 # Run by each of two processes. DDP's first bucket is of 1 MiB: the layers of 90,300 gradients make two buckets.
 KNOWN = """
-import json, sys, threading
+import json, os, sys, threading
 import torch
 import torch.distributed as dist
 from torch.profiler import record_function
@@ -52,6 +52,8 @@ if dist.get_rank() == 0:
     print(json.dumps({"sent": [[each.at, each.kind, each.size] for each in sent], "times": [
         [each.asked, each.start, each.end] for each in sent], "passes": places["player backward"]}))
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # as the program does, and for its reason (pipelines.__main__.program)
 """
 
 
