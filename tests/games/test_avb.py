@@ -85,10 +85,10 @@ def encoder_features(game: Avb, x: Tensor, noises: list[Tensor] | None) -> Tenso
 
 
 def adversary(game: Avb, x: Tensor, z: Tensor, quadratic: bool) -> Tensor:
-    for number in range(2):
-        x = leaky(linear(game, f"adversary.features.layers.{number}", x))
-    y = leaky(linear(game, "adversary.layers.0", torch.cat((x, z), dim=1)))
-    return linear(game, "adversary.of_latents", y)[:, 0] + (0.5 * (z * z).sum(1) if quadratic else 0)
+    y = torch.cat((x, z), dim=1)
+    for number in range(3):
+        y = leaky(linear(game, f"adversary.layers.{number}", y))
+    return linear(game, "adversary.last", y)[:, 0] + (0.5 * (z * z).sum(1) if quadratic else 0)
 
 
 def log_likelihood(game: Avb, x: Tensor, z: Tensor) -> Tensor:

@@ -194,8 +194,9 @@ class Decoder(nn.Module):
 class Adversary(nn.Module):
     """T(x, z), the log-ratio of q(z | x) and what it is told from.
 
-    conv: <t(x), s(z)> + t1(x) + s1(z), as in the paper's code; mlp: a perceptron of features of x, and z. Against the
-    prior z'z / 2 of z in units of the prior's deviation is added, as -log p(z) has this term.
+    conv: <t(x), s(z)> + t1(x) + s1(z), as in the paper's code; mlp: a perceptron of both together, as the shape of
+    q(z | x) changes with x. Against the prior z'z / 2 of z in units of the prior's deviation is added, as -log p(z) has
+    this term.
     """
 
     def __init__(self, config: AvbConfig, spec: ImageSpec, prior_deviation: float) -> None:
@@ -203,22 +204,22 @@ class Adversary(nn.Module):
         units = config.adversary_hidden
         self.inner = config.architecture == "conv"
         self.quadratic = 0.0 if config.adaptive_contrast else 0.5 / prior_deviation**2
-        self.features = Features(config, spec, units, leak=0.1)
-        widths = (
-            [config.latent_size, units, units] if self.inner else [self.features.outputs + config.latent_size, units]
-        )
+        if self.inner:
+            self.features = Features(config, spec, units, leak=0.1)
+            self.of_images = nn.Linear(self.features.outputs, units + 1)
+            widths = [config.latent_size, units, units]
+        else:
+            widths = [spec.channels * spec.resolution**2 + config.latent_size, *3 * [units]]
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-        self.of_latents = nn.Linear(units, units + 1 if self.inner else 1)
-        self.of_images = nn.Linear(self.features.outputs, units + 1) if self.inner else nn.Identity()
+        self.last = nn.Linear(units, units + 1 if self.inner else 1)
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
         """[n, c, r, r] and [n, latents] to [n]."""
-        x = self.features(images)
-        y = z if self.inner else torch.cat((x, z), dim=1)
+        y = z if self.inner else torch.cat((images.flatten(1), z), dim=1)
         for layer in self.layers:
             y = F.leaky_relu(layer(y), 0.1)
-        y = self.of_latents(y)
+        y = self.last(y)
         if self.inner:
-            t, s = self.of_images(x), y
-            y = (t[:, :-1] * s[:, :-1]).sum(dim=1, keepdim=True) / math.sqrt(s.shape[1] - 1) + t[:, -1:] + s[:, -1:]
+            t = self.of_images(self.features(images))
+            y = (t[:, :-1] * y[:, :-1]).sum(dim=1, keepdim=True) / math.sqrt(y.shape[1] - 1) + t[:, -1:] + y[:, -1:]
         return at_least_float32(y[:, 0]) + self.quadratic * at_least_float32(z).square().sum(dim=1)
