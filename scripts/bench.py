@@ -16,6 +16,7 @@ from advgen.errors import UserError  # noqa: E402
 
 COMMANDS = {
     "step": "a training step of ProGAN beside the same step written in the obvious way",
+    "variants": "a step of a recipe under several precisions and layouts: rate, share of the ceiling, memory",
     "train": "the trainer beside a bare loop of the same networks, and its wait for data",
     "loader": "images a second of the loader beside other loaders",
     "evaluate": "the heavy parts of an evaluation beside the reference implementations; loading under computing",

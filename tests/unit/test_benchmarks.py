@@ -7,14 +7,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from advgen.build import build_trainer
+from advgen.config import load_recipe
 from advgen.game import Context, OneSlice
 from advgen.seeds import Noise
 from scripts import bench
 from scripts.benchmarks.against import value_at
+from scripts.benchmarks.made_up import make_up_shards
 from scripts.benchmarks.measure import ROOT, Laps, in_turns, ratio_of
 from scripts.benchmarks.progan import paper_widths, progan_recipe
 from scripts.benchmarks.startup import changes
@@ -108,6 +111,32 @@ def test_waits_are_those_of_whole_readings_after_the_pairs(tmp_path: Path) -> No
     assert waits(log, 15) == []
 
 
+def test_variants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One row in this process; its rate of FLOPs is below the ceiling."""
+    sizes = ("--widest", "8", "--batch", "4", "--warm", "0", "--blocks", "2", "--block", "1")
+    options = ("--resolution", "8", "--variants", "bf16", *sizes, "--training.device", "cpu")
+    (row,) = run(tmp_path, "variants", *options)["rows"]
+    assert (row["batch"], row["resolution"], row["variant"], len(row["seconds"])) == (4, 8, "bf16", 2)
+    assert 0 < row["flops"] / min(row["seconds"]) < row["ceiling"]
+    assert row["bytes"] > 2**26
+    assert "| 8 px | 4 | bf16 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["earth-pix2pixhd-128", "cgan-mnist", "earth-progan-demo"])
+def test_made_up_shards_are_what_a_recipe_wants(tmp_path: Path, name: str) -> None:
+    """Pictures, labels, label maps and instance maps: the trainer's own checks accept them."""
+    flags = ["--runs", str(tmp_path / "runs"), "--tracking.wandb", "disabled", "--training.device", "cpu"]
+    path = ROOT / "pipelines" / "recipes" / f"{name}.yaml"
+    shards = make_up_shards(load_recipe(path, flags).data, tmp_path / "made-up", least=8)
+    recipe = load_recipe(path, [*flags, "--data.train.shards", str(shards)])
+    trainer, world = build_trainer(recipe)
+    samples = trainer.stream.read(np.arange(4), recipe.data.resolution)
+    assert samples.images.shape[1:] == (recipe.data.channels, recipe.data.resolution, recipe.data.resolution)
+    assert (samples.labels is None) == (recipe.data.classes == 0)
+    assert (samples.label_map is None) == (recipe.data.label_map_classes == 0)
+    world.close()
+
+
 def test_evaluate(tmp_path: Path) -> None:
     small = ("--threads", "1")
     frechet = run(tmp_path, "evaluate", "frechet", "--n", "400", "--dimensions", "32", *small)
@@ -151,6 +180,20 @@ def test_changes_of_phase_are_without_the_step() -> None:
         ("loader", "--case", "1024", "--only", "limit/small", "--rounds", "1", "--seconds", "0.2"),
         ("evaluate", "inception", "--images", "4", "--rounds", "1", "--threads", "1"),
         ("checkpoint", "--times", "1", "--game.fmap-max", "8"),
+        (
+            "variants",
+            "--resolution",
+            "4",
+            "8",
+            "--variants",
+            "float32",
+            "--widest",
+            "8",
+            "--blocks",
+            "1",
+            "--block",
+            "1",
+        ),
         ("against", str(ROOT), "--only", "neighbours", "--rounds", "1"),
     ],
     ids=lambda arguments: arguments[0],
