@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from advgen.launch.secrets import check_text
 from advgen.launch.submission import Step, Submission
 from advgen.launch.sweep import axes, members
 from advgen.launch.wandb_sweep import sweep_file
+from advgen.runtime.preemption import REQUEUE
 from advgen.strict_config import dump_yaml
+from pipelines.child import run_child
 from pipelines.run import main as run
 from pipelines.submit import checked_game, show
 from pipelines.terminal import console
@@ -86,9 +87,9 @@ def _here(recipes: list[Recipe], show_only: bool) -> int:
         console.print(f"member {number + 1} of {len(recipes)}: {recipe.folder}")
         if show_only:
             continue
-        code = subprocess.run([sys.executable, "-m", "pipelines", "run", str(_write(recipe))]).returncode
-        if code in (85, 130, 143, -2, -15):  # asked to stop
-            return abs(code) if code > 0 else 128 - code
+        code = run_child([sys.executable, "-m", "pipelines", "run", str(_write(recipe))])
+        if code in (REQUEUE, 130, 143):  # asked to stop
+            return code
         if code:
             failed.append(f"{recipe.name} (exit code {code})")
     if failed:

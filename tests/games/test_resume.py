@@ -294,3 +294,8 @@ def test_labels_are_used_where_the_recipe_has_classes_and_left_out_elsewhere(
 def test_a_group_that_does_not_divide_a_later_batch_is_refused_at_once() -> None:
     with pytest.raises(UserError, match="does not divide the batch of 14 at 256x256"):
         Progan(ProganConfig(minibatch_group=4, fmap_max=4), ImageSpec(256))
+
+
+def test_a_rule_that_leaves_no_channel_is_refused() -> None:
+    with pytest.raises(UserError, match="game.fmap_base: 16 leaves no channel at 64x64. Raise it"):
+        Progan(ProganConfig(fmap_base=16), ImageSpec(64))

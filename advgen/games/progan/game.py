@@ -30,6 +30,11 @@ class Progan:
             raise UserError(
                 f"game.first_resolution is {config.first_resolution}, above the data's {spec.resolution}. Lower it."
             )
+        if config.channels_at(spec.resolution) < 1:
+            raise UserError(
+                f"game.fmap_base: {config.fmap_base} leaves no channel at {spec.resolution}x{spec.resolution}. Raise "
+                "it, lower fmap_decay, or set game.channels."
+            )
         self.config, self.resolution, self.classes = config, spec.resolution, spec.classes
         self.loss = LOSSES[config.loss.name]
         self.networks: Mapping[str, nn.Module] = {
