@@ -48,7 +48,7 @@ def _step(resolution: int) -> Figures:
 
 
 def _train(resolution: int) -> Figures:
-    return {f"trainer's step at {resolution} px, s": (str(resolution), "trainer")}
+    return {f"trainer's block of steps at {resolution} px, s": (str(resolution), "trainer")}
 
 
 CASES = {
@@ -166,4 +166,5 @@ def main(arguments: Sequence[str]) -> None:
                 report.figures[figure] = {**sides, "ratio": ratio}
                 medians = [f"{statistics.median(sides[side]):.4g}" for side in ("other", "this")]
                 rows.append([figure, *medians, ratio.show()])
+                print(*rows[-1], sep="; ", file=sys.stderr, flush=True)
         report.table(["figure", "other", "this", "this / other (95 %)"], rows)

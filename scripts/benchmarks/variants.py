@@ -161,6 +161,6 @@ def main(arguments: Sequence[str]) -> None:
                 what = given.recipe.stem if given.recipe else f"{resolution} px"
                 rows.append([what, row.get("batch", ""), variant, *shown(row, first)])
                 first = row if first is None and "error" not in row else first
-                print(*rows[-1], file=sys.stderr, flush=True)
+                print(*rows[-1], sep="; ", file=sys.stderr, flush=True)
         columns = ["what", "batch", "settings", "images/s", "s/kimg", "TFLOP/s", "MFU", "GiB", "times the first"]
         report.table(columns, rows)
