@@ -9,7 +9,7 @@ import torch
 
 from advgen.clock import Stopwatch
 from advgen.game import Phase
-from advgen.runtime.ceiling import convolution_ceiling, matmul_ceiling
+from advgen.runtime.ceiling import ceiling
 from advgen.runtime.world import World
 
 _log = logging.getLogger(__name__)
@@ -30,8 +30,7 @@ class Speed:
             precision: of the training (:attr:`advgen.runtime.config.TrainingConfig.precision`).
         """
         self.watch = Stopwatch()
-        self._flops, self._world = flops, world
-        self._dtype = torch.bfloat16 if precision == "bf16" else getattr(torch, precision)
+        self._flops, self._world, self._precision = flops, world, precision
         self._ceiling = 0.0
         self._counts: dict[int, float] = {}
 
@@ -65,8 +64,7 @@ class Speed:
         if not flops:
             return {}
         if not self._ceiling:
-            best = (matmul_ceiling, convolution_ceiling)
-            self._ceiling = max(each(self._world.device, self._dtype) for each in best)
+            self._ceiling = ceiling(self._world.device, self._precision)
         return {"tflops": flops / 1e12, "mfu": flops / (self._ceiling * self._world.size)}
 
     def _counted(self, index: int) -> float:

@@ -1,4 +1,4 @@
-"""A program of ours as a child: signals that ask it to stop reach it, and it gets the time that stopping takes."""
+"""A program of ours as a child: a wish to stop reaches it, and it gets the time that stopping takes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from types import FrameType
 
-from advgen.runtime.preemption import REQUEUE
-
-_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+from advgen.runtime.preemption import StopRequest
 
 
 def run_child(command: Sequence[str]) -> int:
@@ -20,26 +18,27 @@ def run_child(command: Sequence[str]) -> int:
 
     Returns:
         The exit code, 128 + n of a child that signal n ended. If the child ended well though this process was asked to
-        stop, what asks to be started again: 130 or 143 for SIGINT and SIGTERM, else 85.
+        stop, :attr:`StopRequest.exit_code`.
     """
-    asked: list[int] = []
-    children: list[subprocess.Popen[bytes]] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        if number != signal.SIGINT:
-            for child in children:
-                child.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in _ASKING}
-    try:
-        children.append(subprocess.Popen(command))
-        for number in asked:  # came while it was started
-            children[0].send_signal(number)
-        code = children[0].wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if code == 0 and asked:
-        return 128 + asked[0] if asked[0] in (signal.SIGINT, signal.SIGTERM) else REQUEUE
+    with _PassedOn() as stop:
+        stop.child = subprocess.Popen(command)
+        stop.pass_on()  # what came while it was started
+        code = stop.child.wait()
+    if code == 0 and stop.asked:
+        return stop.exit_code
     return code if code >= 0 else 128 - code
+
+
+class _PassedOn(StopRequest):
+    """A wish to stop that a child gets, too."""
+
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(self) -> None:
+        """Send what came to the child."""
+        if self.child is not None and self.signal not in (None, signal.SIGINT):
+            self.child.send_signal(self.signal)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        super()._remember(number, frame)
+        self.pass_on()

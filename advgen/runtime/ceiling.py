@@ -9,6 +9,17 @@ import torch
 import torch.nn.functional as F
 
 
+def ceiling(device: torch.device, precision: str) -> float:
+    """FLOPs a second that a training can be held against: the better of both below, 0.2 s each.
+
+    Args:
+        device: whose.
+        precision: of the training (:attr:`advgen.runtime.config.TrainingConfig.precision`).
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else getattr(torch, precision)
+    return max(matmul_ceiling(device, dtype), convolution_ceiling(device, dtype))
+
+
 def matmul_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
     """FLOPs a second of products of square matrices (1,024 on a CPU, 8,192 on a GPU), the best of some.
 

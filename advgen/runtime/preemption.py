@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 # "Stopped before the end, with a checkpoint: start me again." 128 + 15 of a SIGTERM means the same.
 REQUEUE = 85
@@ -28,7 +28,7 @@ class StopRequest:
         self._deadline = None if max_minutes is None else time.monotonic() + 60.0 * max_minutes
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._remember)
         return self

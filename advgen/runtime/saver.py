@@ -74,9 +74,6 @@ class Saver:
         folder, world = self._folder.checkpoints, self._world
         temporary = temporary_of(folder, checkpoint.clock.nimg)
         try:
-            contiguous = {name: value.contiguous() for name, value in checkpoint.networks.items()}
-            checkpoint = replace(checkpoint, networks=contiguous)
-            pieces = {name: replace(piece, values=piece.values.contiguous()) for name, piece in pieces.items()}
             digests = world.gather_texts(self._write_part(temporary, pieces))
             for rank, text in enumerate(digests):
                 if text.startswith(_FAILED):
@@ -121,5 +118,8 @@ def best_by(metrics: Path, name: str, lower_is_better: bool | None = None) -> in
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A copy on the host that shares nothing with the original, and lies in memory as it does: the quickest."""
+    """A copy on the host that shares nothing with the original, and lies in memory as it does, which is the quickest.
+
+    Files want tensors contiguous: their writer sees to it, in its thread.
+    """
     return tensor.detach().to("cpu", copy=True)

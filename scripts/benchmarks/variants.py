@@ -27,10 +27,10 @@ import torch
 from advgen.build import build_trainer
 from advgen.config import Recipe, load_recipe
 from advgen.errors import UserError
-from advgen.runtime.ceiling import convolution_ceiling, matmul_ceiling
+from advgen.runtime.ceiling import ceiling
 from advgen.runtime.engines import close_engines
 from scripts.benchmarks.made_up import make_up_shards
-from scripts.benchmarks.measure import Report, command, parser_of, ratio_of, seconds, spread
+from scripts.benchmarks.measure import Report, command, parser_of, seconds, spread
 from scripts.benchmarks.progan import paper_widths, progan_recipe
 from scripts.benchmarks.step import TrainersLoop
 
@@ -65,13 +65,11 @@ def measured(recipe: Recipe, warm: int, blocks: int, block: int) -> dict[str, An
     times = [seconds(lambda: play(block)) / block for _ in range(blocks)]
     # Linux counts in KiB.
     peak = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    precision = recipe.training.precision
-    dtype = torch.bfloat16 if precision == "bf16" else getattr(torch, precision)
     found = {
         "batch": loop.phase.batch_size,
         "seconds": times,
         "flops": trainer.setting.flops(0) if trainer.setting.flops is not None else 0.0,
-        "ceiling": max(each(world.device, dtype) for each in (matmul_ceiling, convolution_ceiling)),
+        "ceiling": ceiling(world.device, recipe.training.precision),
         "bytes": peak,
         "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
     }
@@ -102,7 +100,7 @@ def alone(given: argparse.Namespace, variant: str, flags: Sequence[str]) -> dict
 
 
 def elsewhere(given: argparse.Namespace, resolution: int, variant: str, flags: Sequence[str]) -> dict[str, Any]:
-    """A row in a process of its own."""
+    """A row in a process of its own; bad input, which would be that of other rows, too, is told and ends all."""
     sizes = ["--warm", given.warm, "--blocks", given.blocks, "--block", given.block, "--widest", given.widest]
     sizes += ["--batch", given.batch] if given.batch else []
     what = ["--recipe", given.recipe] if given.recipe else ["--resolution", resolution]
@@ -110,6 +108,8 @@ def elsewhere(given: argparse.Namespace, resolution: int, variant: str, flags: S
         told = Path(place) / "told.json"
         row = command("variants", *what, "--variants", variant, *sizes, "--json", told, *flags)
         done = subprocess.run(row, capture_output=True, text=True)
+        if done.returncode == 2:
+            raise UserError(f"{variant}: {done.stderr.strip()}")
         if done.returncode:
             return {"error": ((done.stderr or done.stdout).strip().splitlines() or ["no word"])[-1]}
         (found,) = json.loads(told.read_text())["figures"]["rows"]
@@ -122,7 +122,7 @@ def shown(row: dict[str, Any], first: dict[str, Any] | None) -> list[str]:
         return [row["error"], "", "", "", "", ""]
     rates = spread([row["batch"] / each for each in row["seconds"]])
     flops = row["flops"] / spread(row["seconds"]).median
-    times = ratio_of([rates.median], [first["batch"] / spread(first["seconds"]).median]).show() if first else ""
+    times = f"{rates.median * spread(first['seconds']).median / first['batch']:.3f}" if first else ""
     return [
         rates.show(".4g"),
         f"{1000 / rates.median:.4g}",
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> None:
     if given.recipe is not None:
         if not given.recipe.is_file():
             raise UserError(f"{given.recipe} does not exist.")
-        given.recipe, given.resolution = given.recipe.resolve(), [0]
+        given.resolution = [0]  # the recipe has its own
     with Report(given) as report:
         rows: list[list[object]] = []
         report.figures["rows"] = []

@@ -13,7 +13,7 @@ from tests.distributed.runs import ROOT, environment
 # A stage whose process holds what tells of either way to end: what is closed at exit, and what is left to the
 # interpreter's own end.
 STAGE = """
-import atexit, logging, sys, types
+import atexit, sys, types
 
 class Late:
     def __del__(self, write=sys.stderr.write):

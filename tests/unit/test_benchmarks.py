@@ -24,6 +24,9 @@ from scripts.benchmarks.startup import changes
 from scripts.benchmarks.step import build_pair
 from scripts.benchmarks.train import waits
 
+# One of its settings, at the smallest.
+VARIANT = ("--variants", "float32", "--widest", "8", "--batch", "4", "--blocks", "1", "--block", "1")
+
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     """The figures of a benchmark, as its JSON has them."""
@@ -113,13 +116,17 @@ def test_waits_are_those_of_whole_readings_after_the_pairs(tmp_path: Path) -> No
 
 def test_variants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One row in this process; its rate of FLOPs is below the ceiling."""
-    sizes = ("--widest", "8", "--batch", "4", "--warm", "0", "--blocks", "2", "--block", "1")
-    options = ("--resolution", "8", "--variants", "bf16", *sizes, "--training.device", "cpu")
+    options = ("--resolution", "8", *VARIANT, "--blocks", "2", "--warm", "0", "--training.device", "cpu")
     (row,) = run(tmp_path, "variants", *options)["rows"]
-    assert (row["batch"], row["resolution"], row["variant"], len(row["seconds"])) == (4, 8, "bf16", 2)
+    assert (row["batch"], row["resolution"], row["variant"], len(row["seconds"])) == (4, 8, "float32", 2)
     assert 0 < row["flops"] / min(row["seconds"]) < row["ceiling"]
     assert row["bytes"] > 2**26
-    assert "| 8 px | 4 | bf16 |" in capsys.readouterr().out
+    assert "| 8 px | 4 | float32 |" in capsys.readouterr().out
+
+
+def test_variants_of_bad_input_end_at_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["variants", "--resolution", "4", "8", *VARIANT, "--training.device", "abacus"]) == 2
+    assert "abacus" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["earth-pix2pixhd-128", "cgan-mnist", "earth-progan-demo"])
@@ -180,20 +187,7 @@ def test_changes_of_phase_are_without_the_step() -> None:
         ("loader", "--case", "1024", "--only", "limit/small", "--rounds", "1", "--seconds", "0.2"),
         ("evaluate", "inception", "--images", "4", "--rounds", "1", "--threads", "1"),
         ("checkpoint", "--times", "1", "--game.fmap-max", "8"),
-        (
-            "variants",
-            "--resolution",
-            "4",
-            "8",
-            "--variants",
-            "float32",
-            "--widest",
-            "8",
-            "--blocks",
-            "1",
-            "--block",
-            "1",
-        ),
+        ("variants", "--resolution", "4", "8", *VARIANT),
         ("against", str(ROOT), "--only", "neighbours", "--rounds", "1"),
     ],
     ids=lambda arguments: arguments[0],

@@ -30,10 +30,10 @@ class Progan:
             raise UserError(
                 f"game.first_resolution is {config.first_resolution}, above the data's {spec.resolution}. Lower it."
             )
-        if config.channels_at(spec.resolution) < 1:
+        if bare := [r for r in resolutions(4, spec.resolution) if config.channels_at(r) < 1]:
             raise UserError(
-                f"game.fmap_base: {config.fmap_base} leaves no channel at {spec.resolution}x{spec.resolution}. Raise "
-                "it, lower fmap_decay, or set game.channels."
+                f"game.fmap_base: {config.fmap_base} leaves no channel at {bare[0]}x{bare[0]}. Raise it, lower "
+                "fmap_decay, or set game.channels."
             )
         self.config, self.resolution, self.classes = config, spec.resolution, spec.classes
         self.loss = LOSSES[config.loss.name]
