@@ -144,7 +144,9 @@ class _Play:
         ]
         self.weights = ledger.live
         self.trained = {player.name: trained_parameters(player, phase, game.networks) for player in phase.players}
-        self.optimizers = {p.name: build_optimizer(p.optimizer, self.trained[p.name]) for p in phase.players}
+        self.optimizers = {
+            p.name: build_optimizer(p.optimizer, self.trained[p.name], fused=True) for p in phase.players
+        }
         for player in phase.players:  # a first step makes the moments
             for parameter in self.trained[player.name].values():
                 parameter.grad = torch.zeros_like(parameter)

@@ -62,7 +62,8 @@ def build_optimizer(
     Args:
         config: the rule.
         parameters: by name.
-        fused: one kernel for all of a step: what torch has that is fast for few large tensors on a CPU.
+        fused: one kernel for all of a step. It goes through memory, so gradients and moments must lie in it as their
+            parameters do, and leaves a step out where ``found_inf`` of the optimizer, a tensor, is 1.
     """
     import torch
 

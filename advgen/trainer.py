@@ -183,11 +183,12 @@ class Trainer:
                     asked = self._agree(stop)
                 if self.clock.phase == index:
                     with label("checkpoint"):
-                        self._maintain(before.nimg, engines, asked)
+                        self._maintain(before.nimg, step, engines, asked)
                 if asked and self.clock.phase == index:
                     self._written()
                     self.journal.show_checkpoints()
                     return False
+        self._settle(step)
         self._conclude(index)
         pieces = collect_state(engines.values())
         self.journal.log({"kind": "phase", "event": "end"}, self.clock, phase)
@@ -231,11 +232,21 @@ class Trainer:
             scalars = step.play(self.clock, self.timeline.progress(self.clock), batches, logged)
         except NotFinite as error:
             raise self._diverged(str(error)) from None
+        self._tell_skipped(step)
+        return scalars
+
+    def _settle(self, step: Step) -> None:
+        """Know what became of all updates, before anything is made of the networks."""
+        try:
+            step.settle()
+        except NotFinite as error:
+            raise self._diverged(str(error)) from None
+
+    def _tell_skipped(self, step: Step) -> None:
         if bad := [player for player, count in step.skipped.items() if count]:
             self.journal.mirror.alert(
-                "not finite", f"{self.folder.path}: updates of {bad} at step {self.clock.step} left out"
+                "not finite", f"{self.folder.path}: updates of {bad} before step {self.clock.step} left out"
             )
-        return scalars
 
     # -- what is left behind --------------------------------------------------------------------------------------
 
@@ -286,7 +297,7 @@ class Trainer:
             raise AgreedError(str(self._saver.explain()))
         self._watchdog.beat()
 
-    def _maintain(self, before_nimg: int, engines: Mapping[str, Engine], asked: bool) -> None:
+    def _maintain(self, before_nimg: int, step: Step, engines: Mapping[str, Engine], asked: bool) -> None:
         """Samples and checkpoints inside a phase."""
         if self._passed(self.config.sample_kimg, before_nimg):
             self._draw(self.timeline.progress(self.clock), "interval")
@@ -294,6 +305,7 @@ class Trainer:
         if inspection is not None and (asked or not self._passed(inspection.kimg, before_nimg)):
             inspection = None
         if asked or inspection is not None or self._passed(self.config.checkpoint_kimg, before_nimg):
+            self._settle(step)
             self._save(collect_state(engines.values()), ended=None)
         if inspection is not None:
             self._written()

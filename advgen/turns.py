@@ -20,6 +20,7 @@ from advgen.game import Across, Average, Batch, Context, Outcome, Player, Progre
 from advgen.images import to_signed
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.engine import Engine
+from advgen.runtime.later import Later
 from advgen.runtime.profiler import label
 from advgen.runtime.world import Share, World
 from advgen.seeds import Noise
@@ -67,19 +68,23 @@ class Table:
 class Step:
     """Plays steps of one phase with its engines.
 
+    What became of a player's update is looked at when its next one comes: by then the device has told. See
+    :meth:`settle`.
+
     Attributes:
-        skipped: updates in a row that were left out, by player.
+        skipped: updates in a row that were left out, by player, as far as is known.
     """
 
     def __init__(self, table: Table, engines: Mapping[str, Engine]) -> None:
         self._table, self._engines = table, engines
+        self._open: dict[str, tuple[Later, Clock, str]] = {}
         self.skipped: dict[str, int] = {}
 
     def play(self, clock: Clock, progress: Progress, batches: Iterator[Batch], logged: bool) -> dict[str, Tensor]:
         """Every turn of the phase, in order; returns scalars if the step is to be logged.
 
         Raises:
-            NotFinite: more updates in a row than allowed had a loss or gradient that is not finite.
+            NotFinite: as :meth:`settle` does, of updates that another of their player followed.
         """
         phase, start = progress.phase, clock.samples
         batch = next(batches)
@@ -94,7 +99,8 @@ class Step:
                     if repeat:
                         start += phase.batch_size
                         batch = next(batches)
-                    positions = self._table.world.positions(start, phase.batch_size).to(self._table.world.device)
+                    world = self._table.world
+                    positions = world.positions(start, phase.batch_size, world.device)
                     outcome = self._backward(player, repeat, progress, positions, batch, detached)
                     detached[player.name] = outcome.detached
                     if logged:
@@ -131,37 +137,50 @@ class Step:
 
     def _update(self, player: Player, clock: Clock, progress: Progress, logged: bool) -> dict[str, Tensor]:
         table, phase = self._table, progress.phase
+        self._settle(player.name)
         with label(f"{player.name}/update"):
             update = self._engines[player.name].update(phase.learning_rates[player.name].at(progress.nimg))
-        if not update.applied:
-            self._count(player, clock, phase.name)
-        else:
-            self.skipped[player.name] = 0
-            with label("average"):
-                for average, network in table.averages:
-                    if average.after == player.name:
-                        decay = average.decay.at(clock.nimg, phase.batch_size)
-                        update_average(network, table.networks[average.of], decay)
-        if not logged or not update.applied:
+        self._open[player.name] = Later(update.applied), clock, phase.name
+        with label("average"):
+            for average, network in table.averages:
+                if average.after == player.name:
+                    decay = average.decay.at(clock.nimg, phase.batch_size)
+                    update_average(network, table.networks[average.of], decay)
+        if not logged:
             return {}
         scalars = {
-            f"{player.name}/gradient_norm": torch.tensor(update.gradient_norm, dtype=torch.float64),
+            f"{player.name}/gradient_norm": update.gradient_norm,
             f"{player.name}/weight_norm": self._engines[player.name].weight_norm(),
         }
         if (limit := player.optimizer.clip_norm) is not None:
-            scalars[f"{player.name}/clipped"] = torch.tensor(float(update.gradient_norm > limit))
+            scalars[f"{player.name}/clipped"] = update.gradient_norm > limit
         return scalars
 
-    def _count(self, player: Player, clock: Clock, phase: str) -> None:
-        self.skipped[player.name] = count = self.skipped.get(player.name, 0) + 1
+    def settle(self) -> None:
+        """Look at what became of every update so far; needed before anything is made of what they led to.
+
+        Raises:
+            NotFinite: more updates in a row than allowed had a loss or gradient that is not finite.
+        """
+        for player in tuple(self._open):
+            self._settle(player)
+
+    def _settle(self, player: str) -> None:
+        if player not in self._open:
+            return
+        applied, clock, phase = self._open.pop(player)
+        if applied.get():
+            self.skipped[player] = 0
+            return
+        self.skipped[player] = count = self.skipped.get(player, 0) + 1
         allowed = self._table.config.allowed_skips
         where = f"step {clock.step} ({clock.nimg} images, phase '{phase}')"
         if count > allowed:
             row = f", the update number {count} in a row" if allowed else ""
-            raise NotFinite(f"player '{player.name}': its loss or gradient is not finite at {where}{row}")
+            raise NotFinite(f"player '{player}': its loss or gradient is not finite at {where}{row}")
         log.warning(
             "player '%s': loss or gradient not finite at %s; update %d of at most %d in a row is left out",
-            player.name,
+            player,
             where,
             count,
             allowed,

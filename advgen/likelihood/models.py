@@ -55,8 +55,8 @@ def log_normal(z: Tensor, mean: Tensor | float = 0.0, deviation: Tensor | float 
         z: [n, ...].
         mean, deviation: numbers, or what broadcasts with z.
     """
-    scale = deviation if isinstance(deviation, Tensor) else torch.as_tensor(deviation, dtype=z.dtype, device=z.device)
-    terms = -0.5 * (((z - mean) / scale).square() + LOG_2_PI) - scale.log()
+    logarithm = deviation.log() if isinstance(deviation, Tensor) else math.log(deviation)
+    terms = -0.5 * (((z - mean) / deviation).square() + LOG_2_PI) - logarithm
     return terms.flatten(1).sum(dim=1)
 
 
@@ -72,8 +72,9 @@ class LinearGaussian:
 
     def mean(self, z: Tensor) -> Tensor:
         """W z + b."""
-        weight, bias = self._parts(z)
-        return z @ weight.T + bias
+        # Numbers, as a tensor of them would have to be copied to z's device.
+        rows = zip(self.weight, self.bias, strict=True)
+        return torch.stack([a * z[:, 0] + b * z[:, 1] + c for (a, b), c in rows], dim=1)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log N(x; W z + b, s^2 I)."""

@@ -119,13 +119,16 @@ def as_rgb(images: Tensor) -> Tensor:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Convolutions in full float32 on CUDA; by default cuDNN rounds their inputs to TF32's 10-bit mantissa."""
-    before = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    """Products and convolutions in full float32 on CUDA, whatever the training allows: no TF32's 10-bit mantissa.
+
+    By torch's older names, as :class:`advgen.runtime.world.World` sets them: torch refuses to read what both set.
+    """
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.conv.fp32_precision = before  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from advgen.errors import UserError
 from advgen.game import Batch, Context, Outcome, Phase, Player, has_prefix
-from advgen.optim import build_optimizer
+from advgen.optim import Momentum, build_optimizer
 from advgen.runtime.config import TrainingConfig
 from advgen.runtime.profiler import label
 from advgen.runtime.world import World
@@ -76,15 +76,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Update:
-    """What became of an update.
+    """What became of an update: numbers that are left where they were computed, as nothing waits for them.
 
     Attributes:
         gradient_norm: 2-norm of all gradients, averaged over the global batch, before clipping.
         applied: False where it was not finite; weights and moments are then what they were.
     """
 
-    gradient_norm: float
-    applied: bool
+    gradient_norm: Tensor
+    applied: Tensor
 
 
 class PlayerModule(nn.Module):
@@ -187,16 +187,21 @@ class DdpEngine(Engine):
     ) -> None:
         super().__init__(player, phase, networks, world, config)
         self._rank = world.rank
-        self._optimizer = build_optimizer(player.optimizer, self.parameters)
+        self._optimizer = build_optimizer(player.optimizer, self.parameters, fused=True)
         self._load(moments)
         self._wrapped = world.wrap(self._module)
         freeze(networks.values())
 
     def _load(self, moments: Moments) -> None:
-        for name, (parameter, moment) in sort_moments(self.player, self.parameters, moments).items():
-            value = moments.read(name)
-            self._optimizer.state[self.parameters[parameter]][moment] = (
-                value if moment == "step" else value.to(self.parameters[parameter])
+        state = self._optimizer.state
+        if isinstance(self.player.optimizer, Momentum) and self.player.optimizer.momentum:
+            for parameter in self.parameters.values():  # torch would take a first update that is left out for one done
+                state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for name, (path, moment) in sort_moments(self.player, self.parameters, moments).items():
+            value, parameter = moments.read(name), self.parameters[path]
+            # The fused kernel goes through memory: moments must lie in it as their parameter does.
+            state[parameter][moment] = (
+                value.to(parameter.device) if moment == "step" else torch.empty_like(parameter).copy_(value)
             )
 
     def _one(self, context: Context, batch: Batch, last: bool) -> Outcome:
@@ -211,19 +216,19 @@ class DdpEngine(Engine):
         return Outcome(loss.detach(), scalars, detached)
 
     def update(self, learning_rate: float) -> Update:
-        """See :meth:`Engine.update`."""
+        """See :meth:`Engine.update`. The host decides nothing, so it need not wait for the device."""
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        value = norm.item()  # of reduced gradients: the same on every rank
-        applied = math.isfinite(value)
-        if applied:
-            if (limit := self.player.optimizer.clip_norm) is not None:
-                torch._foreach_mul_(gradients, min(1.0, limit / (value + 1e-6)))  # pyright: ignore[reportPrivateImportUsage]
-            for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate
-            self._optimizer.step()
+        norm = nn.utils.get_total_norm(gradients)  # of reduced gradients: the same on every rank
+        applied = norm.isfinite()
+        if (limit := self.player.optimizer.clip_norm) is not None:
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        # What a gradient scaler tells a fused optimizer: with 1 it leaves weights, moments and its count as they are.
+        self._optimizer.found_inf = applied.logical_not().float()  # pyright: ignore[reportAttributeAccessIssue]
+        self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return Update(value, applied)
+        return Update(norm, applied)
 
     def state(self) -> dict[str, Piece]:
         """Every rank holds all of it, and writes every so-manieth parameter's."""

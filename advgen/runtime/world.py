@@ -99,9 +99,9 @@ class World:
         """Whether this rank writes files and talks to people."""
         return self.rank == 0
 
-    def positions(self, start: int, count: int) -> Tensor:
-        """This rank's strided slice of the samples start ... start + count: int64 on the CPU."""
-        return torch.arange(start + self._slot, start + count, self.size, dtype=torch.int64)
+    def positions(self, start: int, count: int, device: torch.device | None = None) -> Tensor:
+        """This rank's strided slice of the samples start ... start + count: int64 on a device, by default the CPU."""
+        return torch.arange(start + self._slot, start + count, self.size, dtype=torch.int64, device=device or "cpu")
 
     @property
     def _slot(self) -> int:

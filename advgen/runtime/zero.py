@@ -113,9 +113,10 @@ class ZeroEngine(Engine):
         finally:
             self._freeze()
         if self._stage:
-            norm = float(self._engine.get_global_grad_norm())
-            return Update(norm, not self._engine.optimizer.overflow)
-        return Update(norm, math.isfinite(norm))
+            norm, applied = float(self._engine.get_global_grad_norm()), not self._engine.optimizer.overflow
+        else:
+            applied = math.isfinite(norm)
+        return Update(torch.tensor(norm, dtype=torch.float64), torch.tensor(applied))
 
     def _norm_of_whole_gradients(self) -> float:
         """The norm without ZeRO; where it is not finite the gradients are dropped, and the step then moves nothing."""

@@ -219,6 +219,7 @@ def test_two_hundred_steps_are_finite(game: tuple[Game, Recipe, Table]) -> None:
             assert all(value.isfinite() for value in scalars.values()), (phase.name, number, scalars)
             taken = phase.batch_size * phase.batches_a_step
             clock = replace(clock, step=clock.step + 1, samples=clock.samples + taken)
+        step.settle()
         for engine in engines.values():
             engine.close()
     assert clock.step >= STEPS

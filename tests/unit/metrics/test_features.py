@@ -85,12 +85,35 @@ def test_grey_images_count_as_three_equal_channels(extractor: features.NetworkEx
 def test_the_settings_of_training_do_not_reach_the_features(extractor: features.NetworkExtractor):
     images = _images(2)
     expected = extractor(images)
-    state, precision = torch.random.get_rng_state(), torch.backends.cudnn.conv.fp32_precision  # type: ignore
+    state = torch.random.get_rng_state()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = lite0.load_lite0()(images)
     assert torch.equal(inside, expected)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.backends.cudnn.conv.fp32_precision == precision  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_features_are_taken_without_tf32_whatever_a_training_allows(allowed: bool):
+    """What a training set is there again behind it, and can be read: torch.compile reads it."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [each.allow_tf32 for each in settings]
+    seen: list[bool] = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.extend(each.allow_tf32 for each in settings)
+            seen.append(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
+            return images.flatten(1).float()
+
+    try:
+        for each in settings:
+            each.allow_tf32 = allowed
+        features.NetworkExtractor(Watched(), {"name": "watched"}, dimensions=1, cpu_piece=2)(_images(2))
+        assert seen == [False, False, False]
+        assert [each.allow_tf32 for each in settings] == [allowed, allowed]
+    finally:
+        for each, value in zip(settings, before, strict=True):
+            each.allow_tf32 = value
 
 
 @needs_lite0
