@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,8 @@ def atomic_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """
     for folder in {path.parent for path in paths}:
         folder.mkdir(parents=True, exist_ok=True)
-    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
+    # Of several hosts that share a folder, processes may have one number.
+    temporaries = [path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp") for path in paths]
     try:
         yield temporaries
         for temporary in temporaries:

@@ -20,12 +20,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from advgen.build import build_game, spec_of
+from advgen.capabilities import Encodes, Samples
 from advgen.clock import Clock
 from advgen.config import Recipe, load_recipe
-from advgen.game import Batch, ImageSpec, Phase
+from advgen.game import Batch, Game, ImageSpec, Phase, Progress, sampling_networks
 from advgen.runtime.engine import NoMoments
 from advgen.runtime.engines import build_engines
 from advgen.runtime.world import World
+from advgen.seeds import Noise
 from advgen.timeline import Timeline
 from advgen.turns import Step, Table, averages_of
 
@@ -113,7 +115,7 @@ def batches(phase: Phase, spec: ImageSpec) -> Iterator[Batch]:
 
 
 def play(recipe: Recipe) -> list[str]:
-    """A step of the last two phases with the trainer's own step and engines, in which all penalties fall.
+    """A step of the last two phases with the trainer's own step and engines, in which all penalties fall; and samples.
 
     Returns:
         What a host would have waited for.
@@ -142,7 +144,21 @@ def play(recipe: Recipe) -> list[str]:
                 step.play(Clock(phase=index), progress, batches(phase, spec), logged=True)
                 for engine in engines.values():
                     engine.close()
+        with Waits(), torch.no_grad():  # a picture may wait, but is not to mix devices either
+            draw(game, table, next(batches(phase, spec)), progress, points=spec.points is not None)
     return waits.found
+
+
+def draw(game: Game, table: Table, batch: Batch, progress: Progress, points: bool) -> None:
+    """Samples, and images of the latents of images, where the game has them."""
+    networks = sampling_networks(game, table.networks, {average.name: network for average, network in table.averages})
+    noise = Noise(0, ("samples",), torch.arange(len(batch.images), device=AWAY))
+    drawn: list[Tensor] = []
+    if isinstance(game, Samples):
+        drawn.append(game.sample(networks, progress, noise, batch))
+    if isinstance(game, Encodes) and not points:
+        drawn.append(game.decode(networks, progress, game.encode(networks, progress, batch, noise), batch))
+    assert all(images.device.type == AWAY and images.shape == batch.images.shape for images in drawn)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,10 @@ class TrainingConfig:
     comparisons: two runs that differ by more than rounding do so plainly. fp16 is refused."""
     tf32: bool = False
     """Let a GPU's matrix units round float32 factors to 10 bits of mantissa, penalties included: faster, less exact."""
+    algorithms: Literal["heuristic", "benchmark", "deterministic"] = "heuristic"
+    """How a GPU's kernels are chosen. heuristic: by the libraries' own rules. benchmark: cuDNN tries all at the first
+    batch of a shape and keeps the fastest, so that last bits may differ from start to start. deterministic: those alone
+    that give the same bits each time, so that a resumed run is the uninterrupted one bit for bit on GPUs, too; slower."""
     accumulation: int = 1
     """Each rank cuts its share of a batch into so many micro-batches, one after the other: less memory, same result."""
     accumulation_by_player: dict[str, int] = field(default_factory=dict)
@@ -98,8 +102,9 @@ class TrainingConfig:
     profile_steps: int | None = None
     """Record so many steps by torch.profiler, after ten of warm-up, into the run folder's profile/; null for none."""
     on_nonfinite: str = "stop"
-    """What to do when a loss or gradient is NaN or infinite; nothing is updated by it in any case. stop: end with an
-    error. skip:N: leave the player's update out, and end at the N+1st in a row."""
+    """What to do when a loss or gradient is NaN or infinite; weights and moments are not updated by it in any case.
+    stop: end with an error. skip:N: leave the player's update out, and end at the N+1st in a row. It is known, told and
+    counted when the player's next update comes, or a checkpoint: a step does not wait for the device."""
     checkpoint_kimg: float = 100.0
     """A checkpoint is written at every so many kimg, besides the one at each phase's end."""
     keep_checkpoints: int = 2

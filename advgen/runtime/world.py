@@ -23,6 +23,7 @@ from advgen.errors import UserError
 from advgen.game import Across, OneSlice
 from advgen.runtime.collectives import Gather
 from advgen.runtime.config import ZERO_STAGES, TrainingConfig
+from advgen.runtime.kernels import choose_kernels
 from advgen.runtime.meeting import wait_for_first
 
 
@@ -54,8 +55,7 @@ class World:
     def __init__(self, config: TrainingConfig) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        torch.backends.cuda.matmul.allow_tf32 = config.tf32
-        torch.backends.cudnn.allow_tf32 = config.tf32
+        choose_kernels(config)
         cpu = config.device == "cpu" or not torch.cuda.is_available()
         timeout = timedelta(seconds=config.collective_timeout_seconds)
         handlers: list[KwargsHandler] = [

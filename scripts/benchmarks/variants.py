@@ -37,6 +37,7 @@ from scripts.benchmarks.step import TrainersLoop
 # Batches of the paper's code on one GPU.
 BATCHES = {64: 32, 128: 16, 256: 8, 512: 4, 1024: 4}
 _LAST, _HALF = ("--training.channels-last",), ("--training.precision", "bf16")
+_TRIED = ("--training.algorithms", "benchmark")
 _COMPILED = ("--training.compile", "generator", "discriminator")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "float32": (),
@@ -44,8 +45,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "tf32, channels_last": ("--training.tf32", *_LAST),
     "bf16": _HALF,
     "bf16, channels_last": (*_HALF, *_LAST),
+    "bf16, channels_last, benchmark": (*_HALF, *_LAST, *_TRIED),
     "bf16, channels_last, compiled": (*_HALF, *_LAST, *_COMPILED),
-    "all": (*_HALF, *_LAST, *_COMPILED, "--training.tf32"),
+    "all": (*_HALF, *_LAST, *_COMPILED, *_TRIED, "--training.tf32"),
 }
 
 

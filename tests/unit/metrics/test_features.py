@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_the_settings_of_training_do_not_reach_the_features(extractor: features.
 @pytest.mark.parametrize("allowed", [True, False])
 def test_features_are_taken_without_tf32_whatever_a_training_allows(allowed: bool):
     """What a training set is there again behind it, and can be read: torch.compile reads it."""
-    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    settings: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [each.allow_tf32 for each in settings]
     seen: list[bool] = []
 

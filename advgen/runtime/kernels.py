@@ -1,0 +1,27 @@
+"""How a GPU's kernels are chosen: exact or fast, by rule or by trial."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch.utils import deterministic
+
+from advgen.runtime.config import TrainingConfig
+
+
+def choose_kernels(config: TrainingConfig) -> None:
+    """Tell torch, for this process and before its first work on a GPU.
+
+    TF32 goes by torch's older names: torch.compile reads those, and torch refuses to read what the newer ones have set.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    repeatable = config.algorithms == "deterministic"
+    torch.backends.cudnn.benchmark = config.algorithms == "benchmark"
+    torch.backends.cudnn.deterministic = repeatable
+    # An operation that has no such kernel is named in a warning, and not refused.
+    torch.use_deterministic_algorithms(repeatable, warn_only=True)
+    deterministic.fill_uninitialized_memory = False  # what is read before it is written would be a defect here
+    if repeatable:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
