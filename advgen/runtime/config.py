@@ -77,8 +77,8 @@ class TrainingConfig:
     """Let a GPU's matrix units round float32 factors to 10 bits of mantissa, penalties included: faster, less exact."""
     algorithms: Literal["heuristic", "benchmark", "deterministic"] = "heuristic"
     """How a GPU's kernels are chosen. heuristic: by the libraries' own rules. benchmark: cuDNN tries all at the first
-    batch of a shape and keeps the fastest, so that last bits may differ from start to start. deterministic: those alone
-    that give the same bits each time, so that a resumed run is the uninterrupted one bit for bit on GPUs, too; slower."""
+    batch of a shape and keeps the fastest, so that last bits may differ from start to start. deterministic: those that
+    give the same bits each time, where there are such: for resumes that repeat a run's bits on GPUs, too; slower."""
     accumulation: int = 1
     """Each rank cuts its share of a batch into so many micro-batches, one after the other: less memory, same result."""
     accumulation_by_player: dict[str, int] = field(default_factory=dict)

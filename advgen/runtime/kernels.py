@@ -22,6 +22,7 @@ def choose_kernels(config: TrainingConfig) -> None:
     torch.backends.cudnn.deterministic = repeatable
     # An operation that has no such kernel is named in a warning, and not refused.
     torch.use_deterministic_algorithms(repeatable, warn_only=True)
-    deterministic.fill_uninitialized_memory = False  # what is read before it is written would be a defect here
+    # What is read before it is written would be a defect here, and none to hide.
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if repeatable:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -25,7 +25,7 @@ def put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     choose_kernels(PLAIN)
 
 
-def told() -> tuple[bool, ...]:
+def told() -> tuple[bool | str, ...]:
     """Benchmark, deterministic convolutions, deterministic all, TF32 in products and convolutions."""
     cudnn = torch.backends.cudnn
     tf32 = torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32
