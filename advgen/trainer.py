@@ -236,17 +236,20 @@ class Trainer:
         return scalars
 
     def _settle(self, step: Step) -> None:
-        """Know what became of all updates, before anything is made of the networks."""
+        """Know what became of all updates, before a checkpoint or a phase's end is made of them."""
         try:
             step.settle()
         except NotFinite as error:
             raise self._diverged(str(error)) from None
+        self._tell_skipped(step)
 
     def _tell_skipped(self, step: Step) -> None:
-        if bad := [player for player, count in step.skipped.items() if count]:
+        if step.untold:
+            bad = sorted(step.untold)
             self.journal.mirror.alert(
                 "not finite", f"{self.folder.path}: updates of {bad} before step {self.clock.step} left out"
             )
+            step.untold.clear()
 
     # -- what is left behind --------------------------------------------------------------------------------------
 

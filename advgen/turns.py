@@ -73,12 +73,14 @@ class Step:
 
     Attributes:
         skipped: updates in a row that were left out, by player, as far as is known.
+        untold: players with updates that were left out and not yet told of: whoever tells empties it.
     """
 
     def __init__(self, table: Table, engines: Mapping[str, Engine]) -> None:
         self._table, self._engines = table, engines
         self._open: dict[str, tuple[Later, Clock, str]] = {}
         self.skipped: dict[str, int] = {}
+        self.untold: set[str] = set()
 
     def play(self, clock: Clock, progress: Progress, batches: Iterator[Batch], logged: bool) -> dict[str, Tensor]:
         """Every turn of the phase, in order; returns scalars if the step is to be logged.
@@ -178,6 +180,7 @@ class Step:
         if count > allowed:
             row = f", the update number {count} in a row" if allowed else ""
             raise NotFinite(f"player '{player}': its loss or gradient is not finite at {where}{row}")
+        self.untold.add(player)
         log.warning(
             "player '%s': loss or gradient not finite at %s; update %d of at most %d in a row is left out",
             player,

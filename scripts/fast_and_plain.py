@@ -5,9 +5,10 @@
 
 Trains the recipe once a variant and seed, into run folders that it goes on from when it is started again, evaluates
 each at its end, and compares every variant with the first. A curve is cut into windows, and a run's value of a window
-is the mean of what was logged there. The distance of two variants is the mean over windows of their squared difference
-of means over seeds, in units of the variance from seed to seed. Its p-value is the share of all ways to deal the runs
-to two groups that have a distance at least as large: below 0.05 the curves differ by more than seeds do.
+is the mean of what was logged there. Runs of one seed are pairs: they begin with the same weights and see the same
+noise and images. The distance of two variants is the mean over windows of the squared mean of the pairs' differences,
+in units of these differences' variance. Its p-value is the share of all exchanges of the two runs of seeds that have a
+distance at least as large: below 0.05 (six seeds or more) the curves differ by more than chance.
 
 What follows the options goes to every run. --picture draws the curves.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 
 from advgen.build import build_evaluator
 from advgen.config import load_recipe
+from advgen.errors import UserError
 from advgen.report.data import Run, read_run
 from advgen.runtime.run_folder import RunFolder
 
@@ -48,18 +51,23 @@ def windows(run: Run, name: str, count: int) -> NDArray[np.float64]:
     return np.array([points[parts == part, 1].mean() for part in range(count)])
 
 
-def distance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Of two groups [seeds, windows]."""
-    variance = (ours.var(axis=0, ddof=1) + theirs.var(axis=0, ddof=1)) / 2
-    return float(np.mean((ours.mean(axis=0) - theirs.mean(axis=0)) ** 2 / variance))
+def distance(differences: NDArray[np.float64]) -> float:
+    """Of pairs, by their differences [seeds, windows]."""
+    return float(np.mean(differences.mean(axis=0) ** 2 / differences.var(axis=0, ddof=1)))
 
 
 def permuted(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, float]:
-    """The distance, and the share of all groupings of the runs that have one as large."""
-    both, found = np.concatenate([ours, theirs]), distance(ours, theirs)
-    everyone = set(range(len(both)))
-    groups = (list(group) for group in itertools.combinations(sorted(everyone), len(ours)))
-    dealt = [distance(both[group], both[sorted(everyone - set(group))]) for group in groups]
+    """The distance of runs [seeds, windows], and the share of all exchanges within seeds that have one as large.
+
+    Raises:
+        UserError: there is none, as of fewer than two seeds, or of a window in which nothing was logged.
+    """
+    differences = ours - theirs
+    found = distance(differences) if len(differences) > 1 else math.nan
+    if not math.isfinite(found):
+        raise UserError("a distance needs two seeds that differ, and something logged in each window: fewer --windows.")
+    signs = itertools.product((1.0, -1.0), repeat=len(differences))
+    dealt = [distance(np.array(sign)[:, None] * differences) for sign in signs]
     return found, float(np.mean(np.array(dealt) >= found * (1 - 1e-9)))
 
 

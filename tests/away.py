@@ -33,6 +33,16 @@ from advgen.turns import Step, Table, averages_of
 
 AWAY = "away"
 ATEN = torch.ops.aten
+INDEXED = {ATEN.index.Tensor, ATEN.index_put.default, ATEN.index_put_.default, ATEN._unsafe_index.Tensor}
+CHECKED = {
+    ATEN._linalg_check_errors.default,
+    ATEN.linalg_inv_ex.default,
+    ATEN.linalg_cholesky_ex.default,
+    ATEN.linalg_solve.default,
+    ATEN._linalg_solve_ex.default,
+    ATEN._linalg_eigh.default,
+    ATEN._linalg_svd.default,
+}
 
 
 class Backend(_DummyBackendModule):
@@ -66,6 +76,10 @@ class Waits(TorchDispatchMode):
             if args[0].device.type == AWAY:
                 self._note("a value is looked at")
             return 1.0 if args[0].is_floating_point() else 1
+        if func in INDEXED:
+            self._look_at([each for each in args[1] if each is not None], args[0].device)
+        if func in CHECKED:
+            self._note(f"{func} checks its result on the host")
         if func is ATEN._unique2.default:
             self._note("the number of different values is looked at")
             rows = args[0].new_zeros(len(args[0]))
@@ -78,6 +92,12 @@ class Waits(TorchDispatchMode):
             if result.device != source.device and waits:
                 self._note(f"a copy from {source.device.type} to {result.device.type}")
         return out
+
+    def _look_at(self, indices: list[Tensor], device: torch.device) -> None:
+        if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
+            self._note("a mask is counted")
+        if any(index.device != device for index in indices):
+            self._note("indices are copied")
 
     def _note(self, what: str) -> None:
         ours = [frame for frame in traceback.extract_stack() if "/advgen/" in frame.filename]

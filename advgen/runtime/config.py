@@ -103,8 +103,9 @@ class TrainingConfig:
     """Record so many steps by torch.profiler, after ten of warm-up, into the run folder's profile/; null for none."""
     on_nonfinite: str = "stop"
     """What to do when a loss or gradient is NaN or infinite; weights and moments are not updated by it in any case.
-    stop: end with an error. skip:N: leave the player's update out, and end at the N+1st in a row. It is known, told and
-    counted when the player's next update comes, or a checkpoint: a step does not wait for the device."""
+    stop: end with an error. skip:N: leave the player's update out, and end at the N+1st in a row; averages move on
+    towards the weights as they are. It is known, told and counted when the player's next update comes, or a checkpoint:
+    a step does not wait for the device."""
     checkpoint_kimg: float = 100.0
     """A checkpoint is written at every so many kimg, besides the one at each phase's end."""
     keep_checkpoints: int = 2

@@ -46,6 +46,9 @@ def test_no_step_of_a_recipe_has_the_host_wait_or_mixes_devices() -> None:
         ("torch.zeros(4).to(scores.device)", "a copy from cpu to away at"),
         ("scores[scores > 0]", "DynamicOutputShapeException"),
         ("scores + torch.zeros(4, 1)", "two devices"),
+        ("scores.index_put_((scores > 0,), torch.ones(4, device=scores.device)[:0])", "a mask is counted at"),
+        ("scores[torch.zeros(2, dtype=torch.int64)]", "indices are copied at"),
+        ("torch.linalg.inv(scores @ scores.T)", "checks its result on the host at"),
     ],
 )
 def test_what_would_wait_is_found(tmp_path: Path, wrong: str, told: str) -> None:

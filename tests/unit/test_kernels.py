@@ -22,6 +22,7 @@ PLAIN = TrainingConfig(device="cpu")
 def put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     yield
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
     choose_kernels(PLAIN)
 
 

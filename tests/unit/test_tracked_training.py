@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from advgen.build import build_trainer
 from advgen.config import load_recipe
 from advgen.errors import UserError
 from advgen.files import sha256
+from advgen.game import Batch, Context, Outcome
+from advgen.games.progan.game import Progan
 from advgen.runtime.checkpoint import COMPLETE, read_checkpoint
 from advgen.runtime.history import rows
 from advgen.runtime.preemption import StopRequest
@@ -61,8 +66,9 @@ class Notes:
     def close(self, exit_code: int = 0) -> None: ...
 
 
-def train(folder: Path, mirrors: Mapping[str, Callable[[], Notes]], **game: float) -> bool:
-    recipe = load_recipe(tiny_recipe(folder, game={**SHORT, **game}))
+def train(folder: Path, mirrors: Mapping[str, Callable[[], Notes]], on_nonfinite: str = "stop", **game: float) -> bool:
+    training = {"on_nonfinite": on_nonfinite}
+    recipe = load_recipe(tiny_recipe(folder, game={**SHORT, **game}, training=training))
     trainer, world = build_trainer(recipe)
     trainer.journal.mirror = Mirrors(mirrors)
     with StopRequest() as stop, TrainingBar(quiet=True) as bar:
@@ -94,6 +100,30 @@ def test_a_loss_that_is_not_finite_alerts(tmp_path: Path) -> None:
     with pytest.raises(Diverged):
         train(tmp_path, {"notes": lambda: notes}, learning_rate=1e30)
     assert notes.alerts == ["not finite"]
+
+
+@pytest.mark.parametrize(("step", "images"), [(3, 32), (7, 64)], ids=["before a checkpoint", "the run's last"])
+def test_an_update_that_none_follows_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, images: int
+) -> None:
+    """Before a checkpoint is written behind it, inside a phase and at the end of all."""
+    right = Progan.generator_loss
+
+    def spoilt(game: Progan, context: Context, batch: Batch) -> Outcome:
+        outcome = right(game, context, batch)
+        return replace(outcome, loss=outcome.loss * (math.nan if context.progress.step == step else 1.0))
+
+    monkeypatch.setattr(Progan, "generator_loss", spoilt)
+    notes, checkpoints = Notes(), tmp_path / "runs" / "tiny" / "checkpoints"
+    with pytest.raises(Diverged, match=f"'generator'.*not finite at step {step} "):
+        train(tmp_path, {"notes": lambda: notes})
+    assert notes.alerts == ["not finite"]
+    assert max(int(path.name) for path in checkpoints.glob("0*")) < images
+    shutil.rmtree(tmp_path / "runs")
+    notes = Notes()
+    assert train(tmp_path, {"notes": lambda: notes}, on_nonfinite="skip:1")
+    assert notes.alerts == ["not finite", "finished"]
+    assert (checkpoints / f"{images:012d}").is_dir()
 
 
 def test_a_training_that_is_refused_touches_no_tracker(tmp_path: Path) -> None:
