@@ -32,6 +32,7 @@ class Speed:
         self.watch = Stopwatch()
         self._flops, self._world, self._precision = flops, world, precision
         self._ceiling = 0.0
+        self._most = 0
         self._counts: dict[int, float] = {}
 
     def record(self, index: int, phase: Phase) -> dict[str, float] | None:
@@ -50,10 +51,11 @@ class Speed:
             return None
         rate = pace.images_per_second
         record = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate, "data_wait": pace.waited}
+        if self._world.device.type == "cuda":  # before the ceiling is measured, which takes memory of its own
+            self._most = max(self._most, torch.cuda.max_memory_allocated(self._world.device))
+            record["gpu_memory_gib"] = self._most / 2**30
         if self._flops is not None and self._world.main:
             record |= self._effort(index, rate / phase.batch_size)
-        if self._world.device.type == "cuda":
-            record["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self._world.device) / 2**30
         return record | {"elapsed_seconds": round(self.watch.total, 3)}
 
     def _effort(self, index: int, steps_per_second: float) -> dict[str, float]:
@@ -64,8 +66,20 @@ class Speed:
         if not flops:
             return {}
         if not self._ceiling:
-            self._ceiling = ceiling(self._world.device, self._precision)
-        return {"tflops": flops / 1e12, "mfu": flops / (self._ceiling * self._world.size)}
+            self._ceiling = self._measured()
+        share = flops / (self._ceiling * self._world.size)
+        return {"tflops": flops / 1e12} | ({"mfu": share} if share else {})
+
+    def _measured(self) -> float:
+        device = self._world.device
+        try:
+            return ceiling(device, self._precision)
+        except torch.OutOfMemoryError as error:  # a full GPU trains on without the figure
+            _log.warning("the machine's ceiling is not measured: %s", error)
+            return float("inf")
+        finally:
+            if device.type == "cuda":  # what it took is not the training's
+                torch.cuda.reset_peak_memory_stats(device)
 
     def _counted(self, index: int) -> float:
         assert self._flops is not None

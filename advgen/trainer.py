@@ -176,11 +176,12 @@ class Trainer:
                 logged = self.clock.step % self.config.log_every_steps == 0
                 scalars = self._play(step, batches, logged)
                 before, self.clock = self.clock, self.timeline.advance(self.clock)
-                self._speed.watch.add(phase.batch_size, batches.waited - waited)
-                self._watchdog.beat()
                 with label("log"):
-                    self._report(scalars, before, watch)
+                    values = self.world.mean(scalars)  # waits for the device, whose time is the steps'
                     asked = self._agree(stop)
+                    self._speed.watch.add(phase.batch_size, batches.waited - waited)
+                    self._watchdog.beat()
+                    self._report(values, before, watch)
                 if self.clock.phase == index:
                     with label("checkpoint"):
                         self._maintain(before.nimg, step, engines, asked)
@@ -253,11 +254,10 @@ class Trainer:
 
     # -- what is left behind --------------------------------------------------------------------------------------
 
-    def _report(self, scalars: Mapping[str, Tensor], before: Clock, watch: Watch) -> None:
-        """Log the step that led from ``before`` to now."""
+    def _report(self, values: dict[str, float], before: Clock, watch: Watch) -> None:
+        """Log the step that led from ``before`` to now, with the scalars that it has, if any."""
         progress = self.timeline.progress(before)
-        if scalars:
-            values = self.world.mean(scalars)
+        if values:
             for name, rate in progress.phase.learning_rates.items():
                 values[f"{name}/learning_rate"] = rate.at(progress.nimg)
             # A statistic that is not finite, though all gradients are, is not worth a run: it is logged as none.

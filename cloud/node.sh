@@ -7,7 +7,7 @@
 # (29500). PROCESSES ranks here, one a GPU. All machines see one run folder; ADVGEN_RUN names it, so that a restart that
 # trained nothing is told from others. ADVGEN is the command (advgen).
 #
-# Ranks that stopped with a checkpoint (exit code 85) or lost another machine (71, 75) are started again, but no more than
+# Ranks that stopped with a checkpoint (exit code 85) or lost another machine (71, 75, and 134 where NCCL aborts them) are started again, but no more than
 # MAX_FRUITLESS (5) times in a row without a newer checkpoint. On SIGTERM, SIGINT and SIGUSR1 all ranks of all machines write
 # one and leave; this machine then ends with 143, and the others wait for it. Any other code is the ranks' own, as 2 for
 # bad input.
@@ -71,7 +71,7 @@ while [[ ! -e $ADVGEN_RANKS/stop ]]; do
     await "$!"
     ((code == 0)) && exit 0
     # A rank that failed by itself comes first: those that were stopped because of it have codes of their own.
-    own=$(grep -hvxE '71|75|85|130|138|143' "$ADVGEN_RANKS"/*.code 2>/dev/null | head -n 1)
+    own=$(grep -hvxE '71|75|85|130|134|138|143' "$ADVGEN_RANKS"/*.code 2>/dev/null | head -n 1)
     [[ -n $own ]] && exit "$own"
     if [[ $(newest) != "$before" ]]; then fruitless=0; else ((++fruitless)); fi
     ((fruitless <= ${MAX_FRUITLESS:-5})) || break

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,28 +65,28 @@ class Judge:
         """All that changes the answers: name, and the hash of the weights or of the file; a copy."""
         return dict(self._identity)
 
-    def _pieces(self, images: Tensor, dimensions: int) -> list[Tensor]:
-        """Logits of a batch piece by piece, float32 [up to piece, classes, ...] of so many dimensions.
+    def _pieces(self, images: Tensor, dimensions: int) -> Iterator[Tensor]:
+        """Logits of a batch piece by piece, as not all may fit into memory.
 
         Args:
             images: uint8 [n, 1 or 3, h, w]; a grey one counts as three equal channels.
             dimensions: of the logits.
+
+        Yields:
+            float32 [up to piece, classes, ...] on the device of ``images``.
 
         Raises:
             ValueError: images of another type or shape.
             UserError: the user's network fails, or gives something else.
         """
         images = as_rgb(images)
-        if not len(images):
-            return []
         if images.device != self._device:
             self._network.to(images.device)
             self._device = images.device
-        found: list[Tensor] = []
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False), full_float32():
-            for piece in images.split(self._piece):
-                found.append(self._checked(self._asked(piece.float() / 255.0), len(piece), dimensions).float())
-        return found
+        for piece in images.split(self._piece) if len(images) else ():
+            with torch.no_grad(), torch.autocast(images.device.type, enabled=False), full_float32():
+                logits = self._checked(self._asked(piece.float() / 255.0), len(piece), dimensions).float()
+            yield logits
 
     def _asked(self, images: Tensor) -> object:
         if not self._source:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from advgen.errors import UserError
 from advgen.metrics import MetricFiles
-from advgen.metrics.features import Extractor
+from advgen.metrics.features import Extractor, full_float32
 from advgen.metrics.measures import Bench, Result
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Ranks
@@ -187,5 +187,6 @@ def _tiles(a: Tensor, b: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
     lengths = b.square().sum(1)
     for start in range(0, len(a), size := max(1, tile // max(1, len(b)))):
         rows = a[start : start + size]
-        products = torch.addmm(lengths, rows, b.T, alpha=-2.0)
+        with full_float32():
+            products = torch.addmm(lengths, rows, b.T, alpha=-2.0)
         yield start, products.add_(rows.square().sum(1, keepdim=True)).clamp_min_(0.0)

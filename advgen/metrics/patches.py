@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from advgen.errors import UserError
+from advgen.metrics.features import full_float32
 from advgen.metrics.ranks import Ranks
 from advgen.seeds import Noise
 
@@ -119,7 +120,8 @@ class Patches:
         start = 0
         for block in self._blocks():
             normalised = (block.to(directions.device) - shift) * scale
-            torch.mm(normalised, directions, out=found[start : start + len(block)])
+            with full_float32():
+                torch.mm(normalised, directions, out=found[start : start + len(block)])
             start += len(block)
         return found
 

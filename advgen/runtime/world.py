@@ -23,6 +23,7 @@ from advgen.errors import UserError
 from advgen.game import Across, OneSlice
 from advgen.runtime.collectives import Gather
 from advgen.runtime.config import ZERO_STAGES, TrainingConfig
+from advgen.runtime.faults import GRACE_SECONDS
 from advgen.runtime.kernels import choose_kernels
 from advgen.runtime.meeting import wait_for_first
 
@@ -58,13 +59,17 @@ class World:
         choose_kernels(config)
         cpu = config.device == "cpu" or not torch.cuda.is_available()
         timeout = timedelta(seconds=config.collective_timeout_seconds)
+        # gloo raises an error that the trainer tells of; NCCL aborts the process, so the trainer's watchdog comes first.
+        grouped = timeout if cpu else timeout + timedelta(seconds=3 * GRACE_SECONDS)
         handlers: list[KwargsHandler] = [
             DistributedDataParallelKwargs(
                 broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=config.ddp.bucket_mib
             )
         ]
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
+            if not cpu:
+                check_device(os.environ.get("LOCAL_RANK", "0"), torch.cuda.device_count())
+            handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=grouped))
         wait_for_first(config.collective_timeout_seconds)
         # Autocast is the engine's, so that all engines have the same; accelerate is told of none.
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
@@ -81,13 +86,13 @@ class World:
         self._by_slot = slots(self.size, int(os.environ.get("LOCAL_WORLD_SIZE") or self.size))
         if config.engine in ZERO_STAGES and not dist.is_initialized():
             backend = "gloo" if cpu else "nccl"  # DeepSpeed wants a group even of one
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)  # pyright: ignore[reportPrivateImportUsage]
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=grouped)  # pyright: ignore[reportPrivateImportUsage]
         # Batch statistics run inside forward and backward, where DDP's own collectives run too: a group of their
         # own keeps the two sequences from meeting. The same holds for the thread that writes checkpoints.
-        self._statistics = _new_group(None, timeout) if self.size > 1 else None
+        self._statistics = _new_group(None, grouped) if self.size > 1 else None
         self._writers = _new_group("gloo", timeout) if self.size > 1 else None
         # DeepSpeed would make one with torch's own limit of half an hour.
-        self.reductions = _new_group(None, timeout) if config.engine in ZERO_STAGES else None
+        self.reductions = _new_group(None, grouped) if config.engine in ZERO_STAGES else None
 
     @property
     def device(self) -> torch.device:
@@ -169,12 +174,13 @@ class World:
 
     def wait(self) -> None:
         """Until every rank is here."""
-        self.accelerator.wait_for_everyone()
+        # Not accelerate's: it names a GPU also where ranks compute on CPUs, which gloo on a host with GPUs refuses.
+        if self.size > 1:
+            dist.barrier(device_ids=None if self.device.index is None else [self.device.index])
 
     def close(self) -> None:
         """Leave the process group in order."""
-        if self.size > 1:
-            self.accelerator.wait_for_everyone()
+        self.wait()
         if dist.is_initialized():
             dist.destroy_process_group()
         self.accelerator.end_training()
@@ -232,6 +238,23 @@ class Share:
         )
 
     own = OneSlice.own
+
+
+def check_device(local_rank: str, devices: int) -> None:
+    """Whether there is a GPU for a rank.
+
+    Args:
+        local_rank: number of the rank on its host, as LOCAL_RANK says.
+        devices: GPUs that the rank sees.
+
+    Raises:
+        UserError: there is none, and two ranks on one GPU are what NCCL refuses.
+    """
+    if not local_rank.isdecimal() or int(local_rank) >= devices:
+        raise UserError(
+            f"LOCAL_RANK={local_rank}: this host has {devices} GPUs for its ranks, numbered from 0. Start as many "
+            "ranks as there are GPUs, or train without: --training.device cpu."
+        )
 
 
 def _new_group(backend: str | None, timeout: timedelta) -> dist.ProcessGroup:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from advgen.errors import UserError
 from advgen.runtime.faults import HUNG, lost_contact
-from advgen.runtime.world import _fingerprint
+from advgen.runtime.world import _fingerprint, check_device
 from tests.e2e.conftest import environment
 
 PROGRAM = """
@@ -58,6 +58,13 @@ def test_which_errors_mean_that_another_process_is_gone(error: Exception, lost: 
     if told is not None:
         assert "did not answer for 15 s" in str(told)
         assert told.exit_code == 75
+
+
+def test_each_rank_has_a_gpu_of_its_own() -> None:
+    check_device("1", 2)
+    for rank, devices in (("2", 2), ("0", 0), ("x", 2)):
+        with pytest.raises(UserError, match=f"LOCAL_RANK={rank}: this host has {devices} GPUs"):
+            check_device(rank, devices)
 
 
 def test_a_fingerprint_changes_with_any_bit_and_any_exchange() -> None:

@@ -63,9 +63,15 @@ def test_by_hand_nothing_is_left(folder: Path) -> None:
     assert not any((folder / "run/launch").iterdir())
 
 
-@pytest.mark.parametrize("code", [71, 75, 85, 138])
+@pytest.mark.parametrize("code", [71, 75, 85, 134, 138])
 def test_stopped_jobs_go_back_into_the_queue(folder: Path, code: int) -> None:
     assert "scontrol requeue 7" in start(folder, 0, code).stdout
+
+
+def test_aborts_are_tried_again_only_where_they_are_counted(folder: Path) -> None:
+    """NCCL aborts a rank that has lost another, and an abort of any other kind would go on for ever."""
+    done = start(folder, 0, 134, run="")
+    assert done.returncode == 134 and "requeue" not in done.stdout
 
 
 def test_fruitless_restarts_end(folder: Path) -> None:
