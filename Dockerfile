@@ -6,13 +6,13 @@
 # optimizer DeepSpeed compiles when it first runs. Any Debian or Ubuntu with Python 3.11 or newer.
 ARG BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04
 
-# --- Python and what the wheels expect of the system
+# --- Python, what the wheels expect of the system, and what torch.compile compiles with (training.compile)
 FROM ${BASE} AS system
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # Versions of the distribution's packages are those of the base; older ones are removed from its archive.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates libgomp1 python3 python3-venv \
+    && apt-get install --yes --no-install-recommends ca-certificates g++ libgomp1 python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 ENV PATH=/opt/advgen/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1

@@ -37,7 +37,7 @@ from advgen.runtime.checkpoint import (
     restore_networks,
 )
 from advgen.runtime.config import TrainingConfig
-from advgen.runtime.kernels import choose_kernels
+from advgen.runtime.kernels import one_device
 from advgen.runtime.lineage import parent_of, weights_of
 from advgen.runtime.ranks import ranks_of
 from advgen.runtime.run_folder import RunFolder, provenance
@@ -309,9 +309,8 @@ def metric_files(evaluation: EvaluationConfig, ignore_label: int | None) -> Metr
 
 def prepare_evaluation(recipe: Recipe) -> torch.device:
     """Set the threads that the recipe's evaluation asks for, and how kernels are chosen; the device that it runs on."""
-    choose_kernels(recipe.training)
     torch.set_num_threads(recipe.evaluation.threads or len(os.sched_getaffinity(0)))
-    return torch.device("cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu")
+    return one_device(recipe.training)
 
 
 def _path(named: str | None) -> Path | None:

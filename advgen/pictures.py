@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from advgen.capabilities import Encodes, Samples
+from advgen.chunks import CHUNK
 from advgen.data.stream import Stream
 from advgen.game import Batch, Game, ImageSpec, Progress
 from advgen.images import grid, save_png, to_bytes
@@ -57,16 +58,21 @@ class Pictures:
         """
         if not isinstance(self._game, Samples):
             return None
-        positions = torch.arange(self._count, device=self._table.world.device)
-        noise = Noise(_LATENTS, ("samples",), positions, self._table.dtype)
-        with torch.no_grad():
-            images = self._game.sample(networks, progress, noise, self._like(progress.phase.resolution))
         path = self._folder / f"{name}.png"
         if self._spec.points:
-            save_scatter(path, self._reals(), images)
-        else:
-            save_png(path, grid(to_bytes(images).cpu(), self._config.sample_columns))
+            save_scatter(path, self._reals(), self._sampled(self._game, networks, progress, range(self._count)))
+            return path
+        # A few at a time: the training has left little of a GPU's memory.
+        parts = [range(self._count)[start : start + CHUNK] for start in range(0, self._count, CHUNK)]
+        images = [to_bytes(self._sampled(self._game, networks, progress, part)).cpu() for part in parts]
+        save_png(path, grid(torch.cat(images), self._config.sample_columns))
         return path
+
+    def _sampled(self, game: Samples, networks: Mapping[str, nn.Module], progress: Progress, numbers: range) -> Tensor:
+        positions = torch.arange(numbers.start, numbers.stop, device=self._table.world.device)
+        noise = Noise(_LATENTS, ("samples",), positions, self._table.dtype)
+        with torch.no_grad():
+            return game.sample(networks, progress, noise, self._like(numbers, progress.phase.resolution))
 
     def of_reals(self, networks: Mapping[str, nn.Module], progress: Progress, name: str) -> dict[str, Path]:
         """Write what the game makes of the first real images, if it finds latents of them.
@@ -116,11 +122,13 @@ class Pictures:
     def _reals(self) -> Tensor:
         return torch.from_numpy(self._stream.read(np.arange(self._count)).images)
 
-    def _like(self, resolution: int) -> Batch | None:
+    def _like(self, numbers: range, resolution: int) -> Batch | None:
         """Classes in turn, and the label maps of the first positions."""
         if not self._spec.conditional:
             return None
-        batch = self._table.batch(self._stream.read(np.arange(self._count), resolution))
+        positions = np.arange(numbers.start, numbers.stop)
+        batch = self._table.batch(self._stream.read(positions, resolution))
         if not self._spec.classes:
             return batch
-        return replace(batch, labels=torch.arange(self._count, device=self._table.world.device) % self._spec.classes)
+        labels = torch.arange(numbers.start, numbers.stop, device=self._table.world.device) % self._spec.classes
+        return replace(batch, labels=labels)

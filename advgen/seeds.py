@@ -41,21 +41,26 @@ def philox(key: int, positions: Tensor, draws: int) -> Tensor:
     """
     import torch
 
-    blocks = (draws + 3) // 4
-    counter = torch.arange(blocks, device=positions.device, dtype=torch.int64)
-    c0 = counter.expand(len(positions), blocks)
-    c1 = torch.zeros_like(c0)
-    c2 = (positions & _MASK)[:, None].expand_as(c0)
-    c3 = ((positions >> 32) & _MASK)[:, None].expand_as(c0)
-    k0, k1 = key & _MASK, (key >> 32) & _MASK
+    blocks, device = (draws + 3) // 4, positions.device
+    # Words 0 and 2 of the counter in one tensor, 1 and 3 in another, worked on in place: each operation is a kernel.
+    even = torch.empty(2, len(positions), blocks, dtype=torch.int64, device=device)
+    even[0] = torch.arange(blocks, dtype=torch.int64, device=device)
+    even[1] = (positions & _MASK)[:, None]
+    odd = torch.zeros_like(even)
+    odd[1] = ((positions >> 32) & _MASK)[:, None]
+    products = torch.empty_like(even)
+    keys = [key & _MASK, (key >> 32) & _MASK]
     for _ in range(10):
         # int64 products wrap, and the wrapped bits are the unsigned product's: masks recover both halves.
-        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        high0, low0 = (product0 >> 32) & _MASK, product0 & _MASK
-        high1, low1 = (product1 >> 32) & _MASK, product1 & _MASK
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return torch.stack((c0, c1, c2, c3), dim=-1).reshape(len(positions), -1)[:, :draws]
+        torch.mul(even[1], _MULTIPLIERS[1], out=products[0])
+        torch.mul(even[0], _MULTIPLIERS[0], out=products[1])
+        torch.bitwise_right_shift(products, 32, out=even).bitwise_xor_(odd)
+        for word, round_key in zip(even, keys, strict=True):
+            word.bitwise_xor_(round_key)
+        even.bitwise_and_(_MASK)
+        torch.bitwise_and(products, _MASK, out=odd)
+        keys = [(word + step) & _MASK for word, step in zip(keys, _WEYL, strict=True)]
+    return torch.stack((even[0], odd[0], even[1], odd[1]), dim=-1).reshape(len(positions), -1)[:, :draws]
 
 
 @dataclass(frozen=True)

@@ -178,10 +178,10 @@ class Trainer:
                 before, self.clock = self.clock, self.timeline.advance(self.clock)
                 with label("log"):
                     values = self.world.mean(scalars)  # waits for the device, whose time is the steps'
-                    asked = self._agree(stop)
                     self._speed.watch.add(phase.batch_size, batches.waited - waited)
                     self._watchdog.beat()
                     self._report(values, before, watch)
+                    asked = self._agree(stop)
                 if self.clock.phase == index:
                     with label("checkpoint"):
                         self._maintain(before.nimg, step, engines, asked)
@@ -206,6 +206,7 @@ class Trainer:
         """Let the game take what it takes of the data before the first step."""
         if isinstance(self.game, Begins):
             self.game.begin(self.networks, self._shown(0, self.game.beginning_images))
+            self.world.align(self.networks)
             for average, network in self._table.averages:
                 network.load_state_dict(self.networks[average.of].state_dict())
 
@@ -214,6 +215,7 @@ class Trainer:
         if isinstance(self.game, Concludes):
             batches = self._shown(index, self.game.concluding_images)
             self.game.conclude(self.networks, self.timeline.at_end_of(index), batches)
+            self.world.align(self.networks)
 
     def _shown(self, index: int, count: int) -> Iterator[Batch]:
         for batch in self._feed.first(index, count):

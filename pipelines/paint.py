@@ -32,7 +32,8 @@ def main(argv: list[str]) -> int:
     if given.instances is not None and given.map is None:
         raise UserError("--instances: goes with a label map. Name it: --map FILE.")
 
-    from advgen.drawing import Drawer
+    from advgen.drawing import Choice, Drawer
+    from advgen.runtime.kernels import one_device
     from advgen.tools.maps import read_file
 
     try:
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> int:
 
     if data.label_map_classes > MOST_CLASSES:
         raise UserError(f"{folder.path}: has {data.label_map_classes} classes, the page at most {MOST_CLASSES}.")
-    drawer, ignore = Drawer(recipe, folder), data.ignore_label
+    drawer = Drawer(recipe, folder, Choice(device=one_device(recipe.training)))
+    ignore = data.ignore_label
     easel = Easel(
         run=recipe.name,
         names=tuple(f"class {number}" for number in range(data.label_map_classes)),

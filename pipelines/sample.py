@@ -40,13 +40,11 @@ def main(argv: list[str]) -> int:
     import torch
 
     from advgen.drawing import Choice, Drawer
-    from advgen.runtime.kernels import choose_kernels
+    from advgen.runtime.kernels import one_device
     from pipelines import sample_many, sample_maps, sample_sheets
 
-    choose_kernels(recipe.training)  # else a GPU's convolutions are TF32's, and not as an evaluation draws
     dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[given.precision]
-    device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu")
-    drawer = Drawer(recipe, folder, Choice(given.checkpoint, given.weights, dtype, device))
+    drawer = Drawer(recipe, folder, Choice(given.checkpoint, given.weights, dtype, one_device(recipe.training)))
     if recipe.data.points is not None:
         return sample_sheets.points(recipe, drawer, given)
     if what in (_RECONSTRUCT, _INTERPOLATE):

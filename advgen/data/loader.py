@@ -54,8 +54,12 @@ class Loader:
         if workers:
             self._batches = _from_processes(stream, requests, workers, max(1, ahead), pin)
         else:
-            read = in_order(lambda request: stream.read(*request), requests, threads=threads, ahead=max(1, ahead))
-            self._batches = _pinned(read) if pin else read
+
+            def read(request: Request) -> Samples:
+                samples = stream.read(*request)
+                return _pinned(samples) if pin else samples  # here, as the copy takes the time that threads have
+
+            self._batches = in_order(read, requests, threads=threads, ahead=max(1, ahead))
         self._limit, self._told = bad_samples, told
         self._known: set[str] = set() if known is None else known
 
@@ -89,15 +93,11 @@ class Loader:
         self._batches.close()
 
 
-def _pinned(batches: Generator[Samples, None, None]) -> Generator[Samples, None, None]:
+def _pinned(samples: Samples) -> Samples:
     import torch
 
-    try:
-        for samples in batches:
-            arrays = {name: torch.from_numpy(array).pin_memory().numpy() for name, array in samples.arrays().items()}
-            yield Samples(**{"labels": None, **arrays}, replaced=samples.replaced)
-    finally:
-        batches.close()
+    arrays = {name: torch.from_numpy(array).pin_memory().numpy() for name, array in samples.arrays().items()}
+    return Samples(**{"labels": None, **arrays}, replaced=samples.replaced)
 
 
 class _Requests:

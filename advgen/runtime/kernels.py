@@ -26,3 +26,9 @@ def choose_kernels(config: TrainingConfig) -> None:
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if repeatable:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def one_device(config: TrainingConfig) -> torch.device:
+    """Where a process computes by itself, as for an evaluation; its kernels are chosen, too."""
+    choose_kernels(config)
+    return torch.device("cuda" if torch.cuda.is_available() and config.device == "auto" else "cpu")

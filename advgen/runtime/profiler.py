@@ -97,6 +97,8 @@ class Profiler:
             # One step early: the first one under a profiler is slower than those that follow. It gets no annotation.
             self._recorder = profile(activities=_activities(self._world.device))
             self._recorder.start()
+        if self._begun == self._warm_up and self._world.device.type == "cuda":
+            torch.cuda.synchronize(self._world.device)  # what earlier steps left to do is not this one's
         if self._begun >= self._warm_up:
             self._open.enter_context(record_function(STEP))
         self._begun += 1

@@ -59,7 +59,7 @@ class World:
         choose_kernels(config)
         cpu = config.device == "cpu" or not torch.cuda.is_available()
         timeout = timedelta(seconds=config.collective_timeout_seconds)
-        # gloo raises an error that the trainer tells of; NCCL aborts the process, so the trainer's watchdog comes first.
+        # gloo raises what the trainer tells of. NCCL aborts the process, so the trainer's watchdog is to come first.
         grouped = timeout if cpu else timeout + timedelta(seconds=3 * GRACE_SECONDS)
         handlers: list[KwargsHandler] = [
             DistributedDataParallelKwargs(
@@ -129,6 +129,19 @@ class World:
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
         unequal = (extremes[0] != -extremes[1]).any(dim=1).tolist()
         return [name for name, differs in zip(tensors, unequal, strict=True) if differs]
+
+    def align(self, networks: Mapping[str, nn.Module]) -> None:
+        """Give the parameters and buffers of networks the values of rank 0; a collective.
+
+        For what each rank has computed for itself: a GPU's kernels, chosen by trial, may round otherwise on each.
+        """
+        if self.size == 1:
+            return
+        for network in networks.values():
+            for tensor in (*network.parameters(), *network.buffers()):
+                values = tensor.detach().clone(memory_format=torch.contiguous_format)
+                dist.broadcast(values, 0)
+                tensor.detach().copy_(values)
 
     def from_main(self, text: str) -> str:
         """A text of rank 0, on every rank; a collective."""

@@ -28,6 +28,7 @@ import torch
 from advgen.build import build_game, build_trainer
 from advgen.ema import update_average
 from advgen.game import Batch, Context, Game, OneSlice, Progress
+from advgen.runtime.kernels import one_device
 from advgen.runtime.preemption import StopRequest
 from advgen.seeds import Noise
 from advgen.watch import Status
@@ -42,6 +43,8 @@ class Bare:
 
     def __init__(self, game: Game, images: torch.Tensor) -> None:
         self.game, self.images, self.phase = game, images, game.phases[-1]
+        for network in game.networks.values():
+            network.to(images.device)
         self.average = copy.deepcopy(game.networks["generator"])
         self.optimizers = {
             player.name: torch.optim.Adam(
@@ -68,6 +71,12 @@ class Bare:
         update_average(self.average, self.game.networks["generator"], 0.999)
         self.step += 1
 
+    def now(self) -> float:
+        """The time when the device has done what it was told, so that a block of steps holds its own work."""
+        if self.images.is_cuda:
+            torch.cuda.synchronize(self.images.device)
+        return time.perf_counter()
+
 
 class Pairs:
     """Watches the trainer: times its blocks, and lets the bare loop make its own after each."""
@@ -89,19 +98,21 @@ class Pairs:
 
     def step(self, status: Status) -> None:
         """A step of the trainer was done."""
-        now = time.perf_counter()
         self.steps += 1
+        ends = self.steps >= self.warm and (self.steps - self.warm) % self.block == 0
+        now = self.bare.now() if ends else time.perf_counter()
         if len(self.ours) == self.pairs:
             return
         if self.steps > self.warm:
             self.spent += now - self.left
-        if self.steps >= self.warm and (self.steps - self.warm) % self.block == 0:
-            begun = time.perf_counter()
+        if ends:
+            begun = now
             for _ in range(self.block):
                 self.bare.play()
+            ended = self.bare.now()
             if self.steps > self.warm:
                 self.ours.append(self.spent)
-                self.theirs.append(time.perf_counter() - begun)
+                self.theirs.append(ended - begun)
             self.spent = 0.0
         self.left = time.perf_counter()
 
@@ -110,9 +121,9 @@ def warm_steps(bare: Bare) -> int:
     """Steps of four seconds, at least ten: the first record of the pace, for which FLOPs are counted once, is past."""
     seconds: list[float] = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = bare.now()
         bare.play()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(bare.now() - begun)
     return max(10, math.ceil(4.0 / min(seconds)))
 
 
@@ -128,16 +139,14 @@ def measured(
 ) -> dict[str, Any]:
     """Seconds of the blocks of both, their ratio, and the shares of time waited for data."""
     widths = {**demo_widths(channels, resolution), "learning_rate": 0.001, "average": {"kind": "constant"}}
-    game = build_game(progan_recipe(folder, resolution, batch, widths, flags=flags))
-    warm = warm_steps(Bare(game, torch.zeros(batch, 3, resolution, resolution)))
+    recipe = progan_recipe(folder, resolution, batch, widths, flags=flags)
+    nothing = torch.zeros(batch, 3, resolution, resolution, device=one_device(recipe.training))
+    warm = warm_steps(Bare(build_game(recipe), nothing))
     steps = warm + block * pairs
     recipe = progan_recipe(folder, resolution, batch, widths, steps=steps + alone, flags=flags)
     trainer, world = build_trainer(recipe)
     images = torch.from_numpy(trainer.stream.read(np.arange(batch), resolution).images).to(world.device)
-    game = build_game(recipe)
-    for network in game.networks.values():
-        network.to(world.device)
-    watch = Pairs(Bare(game, images.float() / 127.5 - 1), block, warm, pairs)
+    watch = Pairs(Bare(build_game(recipe), images.float() / 127.5 - 1), block, warm, pairs)
     trainer.run(watch, StopRequest())
     world.close()
     found = {"batch": batch, "block": block, "trainer": watch.ours, "bare": watch.theirs}

@@ -42,6 +42,7 @@ _COMPILED = ("--training.compile", "generator", "discriminator")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "float32": (),
     "tf32": ("--training.tf32",),
+    "float32, channels_last": _LAST,
     "tf32, channels_last": ("--training.tf32", *_LAST),
     "bf16": _HALF,
     "bf16, channels_last": (*_HALF, *_LAST),

@@ -37,6 +37,38 @@ else:
 """
 
 
+ALIGNED = """
+import sys
+import torch
+from advgen.runtime.config import TrainingConfig
+from advgen.runtime.world import World
+
+world = World(TrainingConfig(device="cpu"))
+torch.manual_seed(world.rank)
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+network[1].running_mean.normal_()
+network[1].num_batches_tracked += world.rank
+own = {name: value.clone() for name, value in network.state_dict().items()}
+before = world.differing(network.state_dict())
+world.align({"network": network})
+after = world.differing(network.state_dict())
+kept = all(torch.equal(value, own[name]) for name, value in network.state_dict().items())
+last = network[0].weight.is_contiguous(memory_format=torch.channels_last)
+sys.stdout.write(f"rank {world.rank}: {before} {after} {kept} {last}\\n")
+sys.stdout.flush()
+world.close()
+"""
+
+
+def test_what_ranks_compute_for_themselves_is_made_the_same(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(ALIGNED)
+    command = [sys.executable, *torchrun(2), "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    differ = ["0.weight", "0.bias", "1.running_mean", "1.num_batches_tracked"]
+    assert sorted(done.stdout.splitlines()) == [f"rank {rank}: {differ} [] {rank == 0} True" for rank in (0, 1)]
+
+
 def test_one_bit_of_one_weight(tmp_path: Path) -> None:
     make_shards(tmp_path)
     write_recipe(tmp_path / "recipe.yaml")
