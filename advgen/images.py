@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +66,7 @@ def save_png(path: Path, image: Tensor, about: Mapping[str, str] | None = None) 
 
 
 def save_pngs(pictures: Sequence[tuple[Path, Tensor, Mapping[str, str]]]) -> None:
-    """Write PNG files, each atomically.
+    """Write PNG files, each atomically; several are compressed at a time, one a core.
 
     Args:
         pictures: of each the file; uint8 [h, w, 3], or [h, w, 1], which is stored as grey; and text that is stored with
@@ -72,14 +74,22 @@ def save_pngs(pictures: Sequence[tuple[Path, Tensor, Mapping[str, str]]]) -> Non
     """
     from PIL import Image, PngImagePlugin
 
+    def write(temporary: Path, image: Tensor, about: Mapping[str, str]) -> None:
+        text = PngImagePlugin.PngInfo()
+        for keyword, value in about.items():
+            text.add_text(keyword, value)
+        values = image.contiguous().cpu().numpy()
+        grey = values.shape[-1] == 1
+        Image.fromarray(values[..., 0] if grey else values).save(temporary, format="PNG", pnginfo=text)
+
     with atomic_all([path for path, _, _ in pictures]) as temporaries:
-        for temporary, (_, image, about) in zip(temporaries, pictures, strict=True):
-            text = PngImagePlugin.PngInfo()
-            for keyword, value in about.items():
-                text.add_text(keyword, value)
-            values = image.contiguous().cpu().numpy()
-            grey = values.shape[-1] == 1
-            Image.fromarray(values[..., 0] if grey else values).save(temporary, format="PNG", pnginfo=text)
+        works = [(temporary, image, about) for temporary, (_, image, about) in zip(temporaries, pictures, strict=True)]
+        if len(works) == 1:
+            write(*works[0])
+            return
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow lets other threads work meanwhile
+            for done in [pool.submit(write, *work) for work in works]:
+                done.result()
 
 
 def text_of(path: Path) -> dict[str, str]:

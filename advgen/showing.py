@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from advgen.capabilities import DrawsLatents, Samples
 from advgen.chunks import CHUNK, in_chunks
+from advgen.data import parts
 from advgen.data.stream import NumberedStream
 from advgen.errors import UserError
 from advgen.game import Batch, Game, ImageSpec, Progress, sampling_networks
@@ -27,6 +28,7 @@ from advgen.metrics.held_out import answered, probed, reconstructed
 from advgen.metrics.path_length import step as path_step
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Ranks, batches_of
+from advgen.metrics.reading import read_ahead
 from advgen.metrics.reals import Reals
 from advgen.runtime.checkpoint import restore_networks
 from advgen.seeds import Noise, key_of, permutation
@@ -77,17 +79,22 @@ class Showing:
             count: how many on all ranks.
         """
         networks = self._networks_of(tensors)
-        for numbers in batches_of(count, self._ranks, self._config.batch_size):
+
+        def fetched(numbers: range) -> tuple[range, parts.Samples | None]:
             # Conditions of the last chunk's rest, too, as it is drawn whole.
             drawn = np.arange(numbers.start, numbers.start + CHUNK * -(-len(numbers) // CHUNK))
-            like = self.conditions(drawn, progress.phase.resolution)
-            draw = partial(self._draw, networks, progress, seed, numbers, like)
-            shown = None if like is None else like.of(slice(len(numbers)))
-            labels, label_map = (None, None) if shown is None else (shown.labels, shown.label_map)
-            step: Callable[[float], tuple[Tensor, Tensor]] | None = None
-            if isinstance(self._game, DrawsLatents):
-                step = partial(self._step, self._game, networks, progress, seed, numbers, like)
-            yield Pictures(draw(0), labels, label_map, again=draw, step=step, first=numbers.start)
+            return numbers, self._given(drawn, progress.phase.resolution)
+
+        with read_ahead(fetched, batches_of(count, self._ranks, self._config.batch_size)) as read:
+            for numbers, given in read:
+                like = None if given is None else self._batch(given)
+                draw = partial(self._draw, networks, progress, seed, numbers, like)
+                shown = None if like is None else like.of(slice(len(numbers)))
+                labels, label_map = (None, None) if shown is None else (shown.labels, shown.label_map)
+                step: Callable[[float], tuple[Tensor, Tensor]] | None = None
+                if isinstance(self._game, DrawsLatents):
+                    step = partial(self._step, self._game, networks, progress, seed, numbers, like)
+                yield Pictures(draw(0), labels, label_map, again=draw, step=step, first=numbers.start)
 
     def of_held_out(
         self,
@@ -106,9 +113,15 @@ class Showing:
 
     def conditions(self, positions: NDArray[np.int64], resolution: int) -> Batch | None:
         """Of generated images, by their numbers: those of the real images in an order of the evaluation's seed."""
+        samples = self._given(positions, resolution)
+        return None if samples is None else self._batch(samples)
+
+    def _given(self, positions: NDArray[np.int64], resolution: int) -> parts.Samples | None:
         if not self.conditional:
             return None
-        samples = self.given.fetch(self._order[positions % len(self._order)], resolution)
+        return self.given.fetch(self._order[positions % len(self._order)], resolution)
+
+    def _batch(self, samples: parts.Samples) -> Batch:
         return batch_of(samples, self._device, labelled=self._spec.classes > 0)
 
     @cached_property

@@ -29,6 +29,7 @@ from advgen.errors import UserError
 from advgen.metrics.features import Identity, as_rgb, full_float32
 from advgen.metrics.measures import Learned
 from advgen.metrics.ranks import Alone, Ranks, any_of, bytes_of_first
+from advgen.metrics.reading import read_ahead
 from advgen.metrics.reference import kept
 from advgen.metrics.torchscript import called, shape_of
 from advgen.seeds import Noise, key_of, permutation
@@ -195,10 +196,19 @@ def teach(
     weights = torch.ones(lesson.classes) if weights is None else weights
     weights = weights.to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lesson.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), full_float32():
-        for start in range(0, lesson.images, lesson.batch_size):
-            stop = min(start + lesson.batch_size, lesson.images)
-            samples = lesson.samples(start, stop)
+
+    def fetched(start: int) -> tuple[int, int, Samples]:
+        stop = min(start + lesson.batch_size, lesson.images)
+        return start, stop, lesson.samples(start, stop)
+
+    with (
+        read_ahead(fetched, range(0, lesson.images, lesson.batch_size)) as read,
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        full_float32(),
+    ):
+        for start, stop, samples in read:
             images = torch.from_numpy(samples.images).to(device)
             ids = torch.from_numpy(truth(samples)).to(device).long()
             if lesson.mirror:

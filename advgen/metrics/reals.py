@@ -6,7 +6,6 @@ Each rank looks at a slice of them, where it can.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from advgen.data.decode import in_order
 from advgen.data.parts import Samples
 from advgen.data.stream import NumberedStream
 from advgen.metrics.config import EvaluationConfig
 from advgen.metrics.features import Extractor
 from advgen.metrics.pictures import Pictures
 from advgen.metrics.ranks import Alone, Ranks, batches_of
+from advgen.metrics.reading import read_ahead
 from advgen.metrics.reference import entry_of, named_statistics, reference_statistics
 from advgen.metrics.rows import Rows
 from advgen.metrics.statistics import FeatureStatistics
@@ -69,7 +68,7 @@ class Reals:
             return numbers, self.stream.fetch(order[numbers.start : numbers.stop], resolution)
 
         batches = batches_of(self.count, ranks, self._config.batch_size)
-        with closing(in_order(fetched, batches, threads=2, ahead=2)) as read:
+        with read_ahead(fetched, batches) as read:
             for numbers, samples in read:
                 images = torch.from_numpy(samples.images).to(self.device)
                 labels = there(samples.labels) if self._labelled else None
