@@ -142,7 +142,9 @@ def test_every_recipe_is_counted(path: Path) -> None:
     assert 0 < count.weights + count.moments < count.most
 
 
-def test_the_pace_of_a_step_as_a_share_of_the_machine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_pace_of_a_step_as_a_share_of_the_machine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny, world = recipe(tmp_path), World(TrainingConfig(device="cpu", threads=1))
     phase = build_counter(tiny).game.phases[-1]
     flops = flops_of(tiny)(4)
@@ -168,6 +170,14 @@ def test_the_pace_of_a_step_as_a_share_of_the_machine(tmp_path: Path, caplog: py
     assert "mfu" not in found and "images_per_second" in found
     assert "FLOPs of phase 4 are not counted: ValueError: looks at values" in caplog.text
     assert "mfu" not in record(None)
+
+    def full(*arguments: object) -> float:
+        raise torch.OutOfMemoryError("no room for a product")
+
+    monkeypatch.setattr("advgen.speed.ceiling", full)
+    found = record(flops_of(tiny))
+    assert found["tflops"] > 0 and "mfu" not in found
+    assert "ceiling is not measured: no room for a product" in caplog.text
 
 
 def test_a_dry_run_says_what_a_step_takes(
