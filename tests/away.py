@@ -6,6 +6,7 @@ prints a line for each operation for which a GPU's host would wait; mixed device
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+import advgen
 from advgen.build import build_game, spec_of
 from advgen.capabilities import Encodes, Samples
 from advgen.clock import Clock
@@ -32,6 +34,7 @@ from advgen.timeline import Timeline
 from advgen.turns import Step, Table, averages_of
 
 AWAY = "away"
+PACKAGE = str(Path(advgen.__file__).parent) + os.sep  # a checkout may be called so, too
 ATEN = torch.ops.aten
 INDEXED = {ATEN.index.Tensor, ATEN.index_put.default, ATEN.index_put_.default, ATEN._unsafe_index.Tensor}
 CHECKED = {
@@ -100,7 +103,7 @@ class Waits(TorchDispatchMode):
             self._note("indices are copied")
 
     def _note(self, what: str) -> None:
-        ours = [frame for frame in traceback.extract_stack() if "/advgen/" in frame.filename]
+        ours = [frame for frame in traceback.extract_stack() if frame.filename.startswith(PACKAGE)]
         place = f"{ours[-1].filename}:{ours[-1].lineno}: {ours[-1].line}" if ours else "?"
         self.found.append(f"{what} at {place}")
 
