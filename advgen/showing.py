@@ -85,7 +85,8 @@ class Showing:
             drawn = np.arange(numbers.start, numbers.start + CHUNK * -(-len(numbers) // CHUNK))
             return numbers, self._given(drawn, progress.phase.resolution)
 
-        with read_ahead(fetched, batches_of(count, self._ranks, self._config.batch_size)) as read:
+        batches = batches_of(count, self._ranks, self._config.batch_size)
+        with read_ahead(fetched, batches, self._config.batch_size * progress.phase.resolution**2) as read:
             for numbers, given in read:
                 like = None if given is None else self._batch(given)
                 draw = partial(self._draw, networks, progress, seed, numbers, like)

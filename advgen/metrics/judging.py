@@ -201,8 +201,9 @@ def teach(
         stop = min(start + lesson.batch_size, lesson.images)
         return start, stop, lesson.samples(start, stop)
 
+    starts = range(0, lesson.images, lesson.batch_size)
     with (
-        read_ahead(fetched, range(0, lesson.images, lesson.batch_size)) as read,
+        read_ahead(fetched, starts, lesson.batch_size * lesson.resolution**2) as read,
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),

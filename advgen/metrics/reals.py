@@ -68,7 +68,7 @@ class Reals:
             return numbers, self.stream.fetch(order[numbers.start : numbers.stop], resolution)
 
         batches = batches_of(self.count, ranks, self._config.batch_size)
-        with read_ahead(fetched, batches) as read:
+        with read_ahead(fetched, batches, self._config.batch_size * resolution**2) as read:
             for numbers, samples in read:
                 images = torch.from_numpy(samples.images).to(self.device)
                 labels = there(samples.labels) if self._labelled else None
